@@ -49,7 +49,9 @@ class SandboxError(Exception):
     def from_os(cls, what: str, error: OSError) -> SandboxError:
         """Wrap an operating-system error; a full disk becomes NoSpace whatever the class."""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return NoSpace(what, str(error), "sandboxctl volume prune, or free space under SANDBOX_ROOT")
+            return NoSpace(
+                what, str(error), "sandboxctl volume prune, or free space under SANDBOX_ROOT"
+            )
         return cls(what, str(error))
 
 

@@ -18,7 +18,7 @@ SUN_PATH_MAX = 107
 
 
 def socket_path(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """The API socket of this user. Raises BadRequest for a SANDBOX_HOST that is not a unix socket."""
+    """The API socket of this user. Raises BadRequest where SANDBOX_HOST is no unix socket."""
     uid = os.getuid() if uid is None else uid
     if host := environ.get("SANDBOX_HOST"):
         scheme, _, path = host.partition("://")
