@@ -7,7 +7,9 @@ descriptors in it travel beside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
+
+DEFAULT_SHM_SIZE: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class HostRoot:
 
 @dataclass(frozen=True, slots=True)
 class Rootfs:
-    """Layers to stack, topmost first, and where writes go: a directory on disk or the slot's tmpfs."""
+    """Layers to stack, topmost first, and where writes go: a directory, or the slot's own tmpfs."""
 
     lowers: tuple[str, ...] = ()
     upper: str | None = None
@@ -89,7 +91,47 @@ class ContainerSpec:
     domainname: str = ""
     hosts: str = ""
     resolv_conf: str = ""
-    shm_size: int = 64 << 20
+    shm_size: int = DEFAULT_SHM_SIZE
     sysctls: tuple[tuple[str, str], ...] = ()
     cgroups: tuple[str, ...] = ()
-    """Directories of cgroups(7); the service puts the process there before it is told what to do."""
+    """Directories of cgroups(7); the service moves the process there before it sends the rest."""
+
+    def to_wire(self) -> tuple[tuple[Any, ...], list[int]]:
+        """Plain values and the descriptors that must travel beside them, in order."""
+        fds = [each.source_fd for each in self.mounts if each.source_fd is not None]
+        host = self.rootfs.host
+        plain = (
+            self.id,
+            self.hostname,
+            self.process.to_wire(),
+            (
+                self.rootfs.lowers,
+                self.rootfs.upper,
+                self.rootfs.readonly,
+                None if host is None else _values(host),
+            ),
+            tuple(_values(each) for each in self.mounts),
+            self.domainname,
+            self.hosts,
+            self.resolv_conf,
+            self.shm_size,
+            self.sysctls,
+            self.cgroups,
+        )
+        return plain, fds
+
+    @classmethod
+    def from_wire(cls, plain: tuple[Any, ...], fds: list[int]) -> Self:
+        """The other side of `to_wire`; each mount takes the descriptor that arrived for it."""
+        ids, hostname, process, (lowers, upper, readonly, host), mounts, *rest = plain
+        arrived = iter(fds)
+        root = Rootfs(lowers, upper, readonly, None if host is None else HostRoot(*host))
+        taken = tuple(
+            Mount(target, None if fd is None else next(arrived), *others)
+            for target, fd, *others in mounts
+        )
+        return cls(ids, hostname, Process.from_wire(process), root, taken, *rest)
+
+
+def _values(record: HostRoot | Mount) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in record.__slots__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from sandboxd.linux import syscalls
 from sandboxd.linux.syscalls import syscall
 
@@ -23,3 +25,8 @@ def pid_of(pidfd: int) -> int:
             if line.startswith("Pid:"):
                 return int(line[4:])
     raise OSError(f"/proc/self/fdinfo/{pidfd}: not a pidfd")
+
+
+def reap(pidfd: int) -> None:
+    """waitid(2) with P_PIDFD, Linux 5.4: collect a child that has ended."""
+    os.waitid(os.P_PIDFD, pidfd, os.WEXITED)

@@ -1,0 +1,185 @@
+"""The last steps before exec, the same for a container's first process and for every exec into it.
+
+One order, one profile (security-anchors: exec must not get more than create): user, limits, working
+directory, bounding set, ids, capabilities, no_new_privs, seccomp, exec. Everything here runs in the
+child.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import signal
+import struct
+import termios
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from sandboxd.launcher import accounts, profile
+from sandboxd.launcher.spec import Process
+from sandboxd.linux import capabilities, namespaces
+from sandboxd.linux import process as own_process
+from sandboxd.linux.openat2 import make_directories
+
+_TIOCGPTPEER: Final = 0x5441
+_TIOCSPTLCK: Final = 0x40045431
+_SHELL_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Exception):
+    """Why the command was not executed, and the exit code a shell would give for that."""
+
+    exit_code: int
+    text: str
+
+
+def become_in_child(command: Process, root: int, *, single_id: bool) -> NoReturn:
+    """Turn this process into `command`. Raises Refusal; returns never otherwise."""
+    if not command.args:
+        raise Refusal(125, "no command specified")
+    account = _account(command, root)
+    environment = _environment(command, account)
+    _apply_limits(command)
+    _enter_directory(command.cwd, root)
+    if single_id and (account.uid, account.gid) != (os.getuid(), os.getgid()):
+        _map_single_in_child(account)
+    _drop_privileges(command, account, single_id=single_id)
+    _restore_signals()
+    os.close(root)
+    _execute(command.args, environment)
+
+
+def _account(command: Process, root: int) -> accounts.Account:
+    try:
+        return accounts.resolve(root, command.user, command.groups)
+    except accounts.UnknownUser as error:
+        raise Refusal(125, str(error)) from None
+
+
+def _environment(command: Process, account: accounts.Account) -> dict[bytes, bytes]:
+    pairs = (os.fsencode(entry).partition(b"=") for entry in command.env)
+    environment = {key: value for key, _, value in pairs if key}
+    environment.setdefault(b"HOME", os.fsencode(account.home))
+    return environment
+
+
+def _apply_limits(command: Process) -> None:
+    for name, soft, hard in command.rlimits:
+        number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+        if number is None:
+            raise Refusal(125, f"ulimit {name}: unknown limit")
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (ValueError, OSError) as error:
+            text = f"ulimit {name}={soft}:{hard}: {error}: the service's own limit is lower"
+            raise Refusal(125, text) from None
+    if command.oom_score_adj is not None:
+        try:
+            with open("/proc/self/oom_score_adj", "w") as file:
+                file.write(str(command.oom_score_adj))
+        except OSError as error:
+            raise Refusal(125, f"oom_score_adj {command.oom_score_adj}: {error}") from None
+
+
+def _enter_directory(path: str, root: int) -> None:
+    """Made when missing, as Docker does; by descriptor, so that /proc/self/fd leads nowhere."""
+    try:
+        fd = make_directories(root, path, 0o755)
+        os.fchdir(fd)
+        os.close(fd)
+    except OSError as error:
+        raise Refusal(126, f"chdir to cwd ({path}): {error.strerror}") from None
+
+
+def _map_single_in_child(account: accounts.Account) -> None:
+    """Under a single-id map the command's own user is the one that is mapped."""
+    if os.getuid() != 0:
+        text = f"user {account.uid}: this container knows user {os.getuid()} only (single-id map)"
+        raise Refusal(125, text + "; give the user a subordinate range: see `sandboxctl doctor`")
+    namespaces.unshare(namespaces.CLONE_NEWUSER)
+    for name, inside in (("uid_map", account.uid), ("gid_map", account.gid)):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(f"{inside} 0 1")
+
+
+def _drop_privileges(command: Process, account: accounts.Account, *, single_id: bool) -> None:
+    keep = frozenset(command.capabilities)
+    capabilities.drop_bounding(keep)
+    if not single_id:
+        os.setgroups(account.groups)
+    try:
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+    except OSError as error:
+        text = f"user {account.uid}:{account.gid}: {error.strerror}: the id map ends before it"
+        raise Refusal(125, text) from None
+    capabilities.set_exactly(keep if account.uid == 0 else frozenset())
+    if command.no_new_privs:
+        own_process.set_no_new_privs()
+    if command.seccomp:
+        profile.prepared_filter(keep).install()
+
+
+def _restore_signals() -> None:
+    """Python ignores these two; an ignored signal would stay so across execve(2)."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+
+
+def _execute(args: tuple[str, ...], environment: dict[bytes, bytes]) -> NoReturn:
+    name = args[0]
+    denied = None
+    for path in _candidates(name, environment):
+        try:
+            os.execve(path, args, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            denied = denied or error
+            if error.errno not in (errno.EACCES, errno.EISDIR):
+                break
+        except ValueError as error:
+            raise Refusal(125, f'exec: "{name}": {error}') from None
+    if denied is not None:
+        text = (
+            "permission denied" if denied.errno == errno.EACCES else os.strerror(denied.errno or 0)
+        )
+        raise Refusal(126, f'exec: "{name}": {text.lower()}')
+    if "/" in name:
+        raise Refusal(127, f'exec: "{name}": stat {name}: no such file or directory')
+    raise Refusal(127, f'exec: "{name}": executable file not found in $PATH')
+
+
+def _candidates(name: str, environment: dict[bytes, bytes]) -> list[bytes]:
+    encoded = os.fsencode(name)
+    if b"/" in encoded or not encoded:
+        return [encoded]
+    directories = environment.get(b"PATH", _SHELL_PATH.encode()).split(b":")
+    return [(directory or b".") + b"/" + encoded for directory in directories]
+
+
+def open_terminal_in_child(command: Process) -> tuple[int, int]:
+    """(master, slave) of the container's own devpts; the size is set before the command runs."""
+    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
+    if command.rows or command.cols:
+        size = struct.pack("HHHH", command.rows, command.cols, 0, 0)
+        fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+    return master, slave
+
+
+def take_terminal_in_child(slave: int) -> None:
+    """Make `slave` the controlling terminal and the standard streams: tty_ioctl(4)."""
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    take_streams_in_child(slave, slave, slave)
+
+
+def take_streams_in_child(stdin: int, stdout: int, stderr: int) -> None:
+    """Standard streams from descriptors above 2; everything else closes at exec."""
+    for number, fd in enumerate((stdin, stdout, stderr)):
+        os.dup2(fd, number, inheritable=True)
+    own_process.close_from(3, flags=own_process.CLOSE_RANGE_CLOEXEC)

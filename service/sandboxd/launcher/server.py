@@ -1,0 +1,164 @@
+"""The fork server: single-threaded, standard library only, pid 1 above all containers.
+
+It makes warm slots, enters running containers, opens sockets in their network namespaces, and
+reports every end. When its socket to the service closes it exits, and the kernel kills everything
+that it ever started. `main` is started by `client.spawn` in a fresh interpreter.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+from typing import Final, NoReturn
+
+from sandboxd.launcher import slot, wire
+from sandboxd.linux import namespaces
+from sandboxd.linux import process as own_process
+
+_JOINED: Final = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID
+
+
+class ForkServer:
+    """One loop over two descriptors: the service's socket and the signal pipe."""
+
+    def __init__(self, service: socket.socket, stage: str, maps: tuple[str, str]) -> None:
+        self._service = service
+        self._stage = stage
+        self._uid_map, self._gid_map = maps
+        self._single_id = maps[0].split() == ["0", "0", "1"]
+        self._own_pids = namespaces.open_namespace("self", "pid")
+        self._own_net = namespaces.open_namespace("self", "net")
+        self._by_pid: dict[int, int] = {}
+
+    def serve(self) -> NoReturn:
+        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._service, select.POLLIN)
+        poll.register(woken, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == woken:
+                    os.read(woken, 4096)
+                    self._reap()
+                else:
+                    self._answer()
+
+    def _answer(self) -> None:
+        try:
+            message, fds = wire.receive(self._service)
+        except (EOFError, ConnectionResetError):
+            os._exit(0)
+        try:
+            kind, token, *rest = message
+            if kind == "slot":
+                self._make_slot(token)
+            elif kind == "enter":
+                self._enter(token, fds[0])
+            elif kind == "socket":
+                self._open_socket(token, fds[0], *rest)
+        except OSError as error:
+            wire.send(self._service, ("failed", message[1], error.errno or 0, str(error)))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _make_slot(self, token: int) -> None:
+        ours, theirs = wire.pair()
+        try:
+            pid, pidfd = namespaces.fork_into(namespaces.CONTAINER)
+            if pid == 0:
+                self._slot_in_child(ours, theirs)
+            self._by_pid[pid] = token
+            try:
+                self._write_maps(pid)
+                ours.send(b"m")
+                wire.send(self._service, ("child", token), [pidfd, ours.fileno()])
+            finally:
+                os.close(pidfd)
+        finally:
+            ours.close()
+            theirs.close()
+
+    def _slot_in_child(self, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+        ours.close()
+        if theirs.recv(1) != b"m":
+            os._exit(125)
+        slot.run_in_child(theirs, self._stage, single_id=self._single_id)
+
+    def _write_maps(self, pid: int) -> None:
+        for name, text in (("uid_map", self._uid_map), ("gid_map", self._gid_map)):
+            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, text.encode())
+            os.close(fd)
+
+    def _enter(self, token: int, target: int) -> None:
+        """A child in the container's pid namespace; it joins the others by itself and then waits."""
+        ours, theirs = wire.pair()
+        try:
+            pid, pidfd = self._fork_beside(target)
+            if pid == 0:
+                self._entered_in_child(ours, theirs, target)
+            self._by_pid[pid] = token
+            wire.send(self._service, ("child", token), [pidfd, ours.fileno()])
+            os.close(pidfd)
+        finally:
+            ours.close()
+            theirs.close()
+
+    def _fork_beside(self, target: int) -> tuple[int, int]:
+        """Fork into the pid namespace of `target`; only the parent may come back from there."""
+        namespaces.setns(target, namespaces.CLONE_NEWPID)
+        pid, pidfd = -1, -1
+        try:
+            pid, pidfd = namespaces.fork_into()
+        finally:
+            if pid != 0:
+                namespaces.setns(self._own_pids, namespaces.CLONE_NEWPID)
+        return pid, pidfd
+
+    def _entered_in_child(
+        self, ours: socket.socket, theirs: socket.socket, target: int
+    ) -> NoReturn:
+        try:
+            ours.close()
+            namespaces.setns(target, _JOINED)
+            slot.exec_in_child(theirs, single_id=self._single_id)
+        except BaseException as error:
+            slot.report_in_child(theirs, error)
+
+    def _open_socket(self, token: int, target: int, family: int, kind: int) -> None:
+        namespaces.setns(target, namespaces.CLONE_NEWNET)
+        try:
+            made = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+        finally:
+            namespaces.setns(self._own_net, namespaces.CLONE_NEWNET)
+        with made:
+            wire.send(self._service, ("opened", token), [made.fileno()])
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            token = self._by_pid.pop(pid, None)
+            if token is not None:
+                wire.send(self._service, ("exit", token, status))
+
+
+def main(service_fd: int, stage: str, uid_map: str, gid_map: str) -> NoReturn:
+    """Entry of the fork server's interpreter; `stage` is an empty directory to mount slots on."""
+    own_process.set_name("sandbox-launch")
+    own_process.prctl(own_process.PR_SET_DUMPABLE, 0)
+    os.umask(0)
+    gc.disable()
+    gc.freeze()
+    service = socket.socket(fileno=service_fd)
+    ForkServer(service, stage, (uid_map, gid_map)).serve()

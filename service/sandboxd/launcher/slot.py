@@ -1,0 +1,258 @@
+"""A warm slot: pid 1 of fresh namespaces, with all that no image influences already mounted.
+
+It waits on its socket for one message, assembles the root file system, and becomes the container's
+command. Everything here runs in the child of the fork server. What goes wrong before exec is one
+message `("error", exit code, text)`; the end of the socket without one means that exec succeeded.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import stat
+from typing import Final, NoReturn
+
+from sandboxd.launcher import entry, profile, reaper, rootfs, wire
+from sandboxd.launcher.spec import DEFAULT_SHM_SIZE, ContainerSpec, Process
+from sandboxd.linux import mount
+from sandboxd.linux import process as own_process
+from sandboxd.linux.loopback import bring_up
+
+_NOSUID: Final = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+_DEV_LINKS: Final = (
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+)
+
+
+def run_in_child(control: socket.socket, stage: str, *, single_id: bool) -> NoReturn:
+    """The whole life of a slot, from the written id map to exec."""
+    try:
+        _quiet_in_child(control)
+        prepared = prepare_in_child(stage)
+        message, fds = wire.receive(control)
+        _launch_in_child(control, prepared, message, fds, single_id=single_id)
+    except EOFError:
+        os._exit(0)
+    except BaseException as error:
+        report_in_child(control, error)
+    os._exit(125)
+
+
+def report_in_child(control: socket.socket, error: BaseException) -> NoReturn:
+    """Tell the service why nothing was executed, and end."""
+    if isinstance(error, entry.Refusal):
+        code, text = error.exit_code, error.text
+    elif isinstance(error, rootfs.PathRefused):
+        code, text = 125, str(error)
+    else:
+        code, text = 125, str(error) if isinstance(error, OSError) else repr(error)
+    try:
+        wire.send(control, ("error", code, text))
+    except OSError:
+        pass
+    os._exit(code)
+
+
+def _quiet_in_child(control: socket.socket) -> None:
+    """Nothing of the fork server stays: descriptors, signal dispositions, session."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    own_process.set_name("sandbox-slot")
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for number in range(3):
+        os.dup2(null, number)
+    keep = control.fileno()
+    if keep > 3:
+        own_process.close_from(3, keep - 1)
+    own_process.close_from(keep + 1)
+
+
+def prepare_in_child(path: str) -> rootfs.Stage:
+    """Mount ahead what every container has: proc, sys, dev, and a tmpfs for writes."""
+    os.umask(0)
+    mount.make_private()
+    mount.mount("sandbox", path, "tmpfs", mount.MS_NODEV, "mode=755")
+    for name in ("root", "proc", "sys", "dev", "files", "empty", "u", "w"):
+        os.mkdir(f"{path}/{name}", 0o755)
+    root = f"{path}/root"
+    mount.mount(root, root, "", mount.MS_BIND)
+    _mount_proc(f"{path}/proc")
+    _mount_sys(f"{path}/sys")
+    _mount_dev(f"{path}/dev")
+    bring_up()
+    profile.prepared_filter(frozenset(profile.DEFAULT_CAPABILITIES))
+    parts = {
+        name: mount.open_tree(f"{path}/{name}", clone=False) for name in ("proc", "sys", "dev")
+    }
+    gc.freeze()
+    return rootfs.Stage(path, parts)
+
+
+def _mount_proc(path: str) -> None:
+    mount.mount("proc", path, "proc", _NOSUID)
+    for name in profile.READONLY_PATHS:
+        if name.startswith("/proc/"):
+            _remount_read_only(f"{path}{name.removeprefix('/proc')}")
+    for name in profile.MASKED_PATHS:
+        if name.startswith("/proc/"):
+            _mask(f"{path}{name.removeprefix('/proc')}")
+
+
+def _mount_sys(path: str) -> None:
+    mount.mount("sysfs", path, "sysfs", _NOSUID | mount.MS_RDONLY)
+    for name in profile.MASKED_PATHS:
+        if name.startswith("/sys/"):
+            _mask(f"{path}{name.removeprefix('/sys')}")
+    try:
+        mount.mount("cgroup", f"{path}/fs/cgroup", "cgroup2", _NOSUID | mount.MS_RDONLY)
+    except OSError:
+        # No unified hierarchy that may be mounted: nothing of the host's shows either.
+        return
+
+
+def _mount_dev(path: str) -> None:
+    flags = mount.MS_NOSUID | mount.MS_NOEXEC
+    mount.mount("dev", path, "tmpfs", flags, "mode=755,size=64k")
+    for node in profile.DEVICE_NODES:
+        _bind_node(f"/dev/{node}", f"{path}/{node}")
+    for name in ("pts", "shm", "mqueue"):
+        os.mkdir(f"{path}/{name}", 0o755)
+    _mount_devpts(f"{path}/pts")
+    mount.mount("shm", f"{path}/shm", "tmpfs", _NOSUID, f"mode=1777,size={DEFAULT_SHM_SIZE}")
+    mount.mount("mqueue", f"{path}/mqueue", "mqueue", _NOSUID)
+    for target, name in _DEV_LINKS:
+        os.symlink(target, f"{path}/{name}")
+
+
+def _mount_devpts(path: str) -> None:
+    flags = mount.MS_NOSUID | mount.MS_NOEXEC
+    options = "newinstance,ptmxmode=0666,mode=0620"
+    try:
+        mount.mount("devpts", path, "devpts", flags, f"{options},gid=5")
+    except OSError:
+        # A single-id map has no group 5.
+        mount.mount("devpts", path, "devpts", flags, options)
+
+
+def _bind_node(source: str, target: str) -> None:
+    """A host's device node, after a look that it still is one (CVE-2025-31133)."""
+    tree = mount.open_tree(source, recursive=False)
+    try:
+        if not stat.S_ISCHR(os.fstat(tree).st_mode):
+            raise OSError(f"{source}: not a character device")
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mount.move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def _remount_read_only(path: str) -> None:
+    try:
+        tree = mount.open_tree(path, recursive=False)
+    except OSError:
+        return
+    try:
+        mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree)
+        mount.move_mount(tree, path)
+    finally:
+        os.close(tree)
+
+
+def _mask(path: str) -> None:
+    try:
+        is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return
+    if is_directory:
+        mount.mount("masked", path, "tmpfs", _NOSUID | mount.MS_RDONLY, "size=0,mode=555")
+    else:
+        mount.mount("/dev/null", path, "", mount.MS_BIND)
+
+
+def _launch_in_child(
+    control: socket.socket,
+    stage: rootfs.Stage,
+    message: wire.Message,
+    fds: list[int],
+    *,
+    single_id: bool,
+) -> NoReturn:
+    spec = ContainerSpec.from_wire(message[1], fds[3:])
+    for name, value in spec.sysctls:
+        _set_sysctl(name, value)
+    own_process.sethostname(spec.hostname)
+    if spec.domainname:
+        own_process.setdomainname(spec.domainname)
+    for operation in rootfs.plan(spec):
+        operation.execute(stage)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    attach_streams_in_child(control, spec.process, fds[:3], console=True)
+    os.umask(0o022)
+    if spec.process.init:
+        reaper.fork_in_child(control)
+    entry.become_in_child(spec.process, root, single_id=single_id)
+
+
+def exec_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:
+    """Wait inside a running container for the command of an exec, and become it."""
+    _quiet_in_child(control)
+    try:
+        message, fds = wire.receive(control)
+    except EOFError:
+        os._exit(0)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    process = Process.from_wire(message[1])
+    attach_streams_in_child(control, process, fds[:3])
+    os.umask(0o022)
+    entry.become_in_child(process, root, single_id=single_id)
+
+
+def attach_streams_in_child(
+    control: socket.socket, process: Process, streams: list[int], *, console: bool = False
+) -> None:
+    """A terminal of the container's devpts, its master for the service, or three descriptors."""
+    if not process.tty:
+        entry.take_streams_in_child(*streams)
+        return
+    master, slave = entry.open_terminal_in_child(process)
+    if console:
+        _bind_console(slave)
+    wire.send(control, ("pty",), [master])
+    entry.take_terminal_in_child(slave)
+
+
+def _bind_console(slave: int) -> None:
+    """/dev/console is the first process's terminal, as in Docker: console(4)."""
+    os.close(os.open("/dev/console", os.O_CREAT | os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC, 0o600))
+    tree = mount.open_tree(os.ttyname(slave), recursive=False)
+    mount.move_mount(tree, "/dev/console")
+    os.close(tree)
+
+
+def _set_sysctl(name: str, value: str) -> None:
+    """sysctl(8) of this container's own namespaces, before its /proc/sys turns read-only."""
+    parts = name.replace("/", ".").split(".")
+    if not _is_namespaced(parts):
+        raise entry.Refusal(125, f"sysctl {name}: it belongs to the host, not to a namespace")
+    try:
+        with open("/proc/sys/" + "/".join(parts), "w") as file:
+            file.write(value)
+    except OSError as error:
+        raise entry.Refusal(125, f"sysctl {name}={value}: {error.strerror}") from None
+
+
+def _is_namespaced(parts: list[str]) -> bool:
+    if ".." in parts or "" in parts:
+        return False
+    if parts[0] == "net":
+        return True
+    return parts[:2] == ["fs", "mqueue"] or (
+        parts[0] == "kernel" and parts[-1].startswith(("shm", "msg", "sem"))
+    )
