@@ -27,7 +27,7 @@ class PathRefused(ValueError):
 
 
 class Stage:
-    """The slot's own tmpfs: parts that were mounted ahead, and the place where the root is built."""
+    """The slot's own tmpfs: what was mounted ahead, and the place where the root is built."""
 
     def __init__(self, path: str, parts: dict[str, int]) -> None:
         self.path = path

