@@ -1,0 +1,15 @@
+"""The Python client: what `pytest_sandbox.connect()` returns, module by module.
+
+session     Client and connect: the calls that concern the whole service
+container   Container: one container
+volume      Volume
+snapshot    Recipe, Snapshot, Claim
+options     the keywords that a container may be made with, and the request they become
+results     what calls return
+lease       the open connection that owns what was made
+streams     output frames, attached programs
+transport   requests over kept-alive connections
+connection  HTTP/1.1 on one unix socket
+
+Import the names from `pytest_sandbox`; this split may change.
+"""

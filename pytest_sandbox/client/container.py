@@ -1,0 +1,233 @@
+"""One container, from created to removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from pytest_sandbox.client.options import environment_list
+from pytest_sandbox.client.results import RunResult
+from pytest_sandbox.client.streams import Attachment, is_multiplexed, split_frames
+
+if TYPE_CHECKING:
+    from pytest_sandbox.client.session import Client
+
+
+class Container:
+    """A container of the service; `with` removes it at the end, running or not.
+
+    Every method raises NoSuchContainer once it is gone and ServiceUnavailable when the service is.
+    """
+
+    def __init__(self, client: Client, id: str, name: str = "") -> None:
+        self._client = client
+        self.id = id
+        """64 hexadecimal digits."""
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """Its unique name, without Docker's leading slash."""
+        if not self._name:
+            self._name = self.inspect()["Name"].lstrip("/")
+        return self._name
+
+    @property
+    def status(self) -> str:
+        """`created`, `running`, `exited`, `removing` or `dead`, as of now."""
+        return str(self.inspect()["State"]["Status"])
+
+    def inspect(self) -> dict[str, Any]:
+        """Docker's JSON for the container: `State`, `Config`, `HostConfig`, `Mounts`…"""
+        found: dict[str, Any] = self._call("GET", "json")
+        return found
+
+    def start(self) -> Self:
+        """Start the command; nothing happens when it runs already.
+
+        Raises StartFailed with the `exit_code` that a shell would report: 127 for a command that is
+        not there, 126 for one that cannot be executed.
+        """
+        self._call("POST", "start")
+        return self
+
+    def exec(
+        self,
+        args: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+        workdir: str = "",
+        stdin: bytes = b"",
+        timeout: float | None = None,
+    ) -> RunResult:
+        """Run a command in the running container and wait for its end.
+
+        A missing command is no exception but `exit_code` 127, as in Docker. After `timeout` seconds
+        the result says `timed_out`, with the output so far and exit code -1: the command stays
+        behind until the container ends. Conflict when the container does not run.
+        """
+        exec_id = self.create_exec(args, env=env, user=user, workdir=workdir, stdin=bool(stdin))
+        with self.start_exec(exec_id) as attachment:
+            stdout, stderr, timed_out = attachment.communicate(stdin, timeout)
+        if timed_out:
+            return RunResult(-1, stdout, stderr, timed_out=True)
+        return RunResult(
+            self._client.call("GET", f"/exec/{exec_id}/json")["ExitCode"], stdout, stderr
+        )
+
+    def create_exec(
+        self,
+        args: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+        workdir: str = "",
+        stdin: bool = False,
+        tty: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> str:
+        """Prepare a command for `start_exec`; its id. `size`: the terminal's (rows, columns)."""
+        body = {
+            "Cmd": list(args),
+            "Env": environment_list(env or {}),
+            "User": user,
+            "WorkingDir": workdir,
+            "AttachStdin": stdin,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "Tty": tty,
+            "ConsoleSize": size,
+        }
+        return str(self._call("POST", "exec", body=body)["Id"])
+
+    def start_exec(self, exec_id: str, *, tty: bool = False) -> Attachment:
+        """Start a prepared command; the stream to it, which the caller closes."""
+        return self._client.attach(f"/exec/{exec_id}/start", body={"Detach": False, "Tty": tty})
+
+    def attach(
+        self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True, logs: bool = False
+    ) -> Attachment:
+        """The stream to the container's command, from now on; the caller closes it.
+
+        It may be attached before the start, so that nothing is lost. `logs` begins with what has
+        been written so far.
+        """
+        query = {"stream": True, "stdin": stdin, "stdout": stdout, "stderr": stderr, "logs": logs}
+        return self._client.attach(self._path("attach"), query)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the command the size of its terminal."""
+        self._call("POST", "resize", {"h": rows, "w": columns})
+
+    def logs(
+        self,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        tail: int | None = None,
+        since: float | None = None,
+        timestamps: bool = False,
+    ) -> bytes:
+        """What the command has written, both streams in the order of writing.
+
+        `tail` counts lines from the end, `since` is in seconds since 1970.
+        """
+        wanted = {"stdout": stdout, "stderr": stderr, "tail": tail, "since": since}
+        with self.follow(False, timestamps=timestamps, **wanted) as pieces:
+            return b"".join(data for _, data in pieces)
+
+    @contextmanager
+    def follow(
+        self, follow: bool = True, /, **wanted: Any
+    ) -> Iterator[Iterator[tuple[int, bytes]]]:
+        """The log as (1 for stdout or 2 for stderr, bytes), going on until the command has ended.
+
+        Takes the keywords of `logs`. `with k.follow() as pieces: for stream, data in pieces: …`
+        """
+        query = {"follow": follow, "stdout": True, "stderr": True, **wanted}
+        with self._client.stream("GET", self._path("logs"), query) as (head, body):
+            yield split_frames(body, is_multiplexed(head))
+
+    def wait(self, timeout: float | None = None, *, condition: str = "not-running") -> int:
+        """Wait for the command's end; its exit code. TimedOut after `timeout` seconds.
+
+        `condition`: `not-running`, `next-exit` or `removed`.
+        """
+        answer = self._call("POST", "wait", {"condition": condition}, timeout=timeout)
+        return int(answer["StatusCode"])
+
+    def ready(
+        self, *, tcp: int | None = None, unix: str | None = None, timeout: float = 30
+    ) -> float:
+        """Wait until something inside listens on the TCP port or the unix socket; seconds it took.
+
+        Conflict at once, with exit code and last log lines, when the container has died; TimedOut
+        after `timeout` seconds.
+        """
+        query = {"tcp": tcp, "unix": unix, "timeout": timeout}
+        answer = self._client.call("GET", f"/sandbox/containers/{self.id}/ready", query)
+        return float(answer["Elapsed"])
+
+    def mounts(self) -> list[dict[str, Any]]:
+        """The mount operations that make up its root file system, in order."""
+        plan: list[dict[str, Any]] = self._client.call(
+            "GET", f"/sandbox/containers/{self.id}/mounts"
+        )
+        return plan
+
+    def stop(self, timeout: float = 10, *, signal: str | None = None) -> None:
+        """Ask the command to end (SIGTERM, unless the image says otherwise), and kill it after
+        `timeout` seconds. Nothing happens when it has ended."""
+        self._call("POST", "stop", {"t": round(timeout), "signal": signal})
+
+    def kill(self, sig: str | int = "KILL") -> None:
+        """Send a signal; with KILL the command has ended on return. Conflict if it had before."""
+        self._call("POST", "kill", {"signal": str(sig)})
+
+    def restart(self, timeout: float = 10) -> None:
+        """Stop and start."""
+        self._call("POST", "restart", {"t": round(timeout)})
+
+    def rename(self, name: str) -> None:
+        """Give it another name. Conflict when the name is taken."""
+        self._call("POST", "rename", {"name": name})
+        self._name = name
+
+    def remove(self, force: bool = True) -> None:
+        """Remove it and its anonymous volumes. Conflict when it runs and `force` is false."""
+        self._call("DELETE", "", {"force": force, "v": True})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        from pytest_sandbox.errors import Conflict, NotFound
+
+        try:
+            self.remove()
+        except NotFound:
+            pass  # it is gone: its own doing, with auto_remove
+        except Conflict:
+            self._wait_removed()
+
+    def _wait_removed(self) -> None:
+        """Somebody else removes it at this moment: return when that is done."""
+        from pytest_sandbox.errors import NotFound
+
+        try:
+            self.wait(condition="removed")
+        except NotFound:
+            pass
+
+    def _path(self, action: str) -> str:
+        return f"/containers/{self.id}/{action}" if action else f"/containers/{self.id}"
+
+    def _call(
+        self, method: str, action: str, query: Mapping[str, Any] | None = None, **rest: Any
+    ) -> Any:
+        return self._client.call(method, self._path(action), query, **rest)
+
+    def __repr__(self) -> str:
+        return f"<Container {self._name or self.id[:12]}>"

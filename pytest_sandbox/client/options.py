@@ -1,0 +1,244 @@
+"""The keywords that a container is made with, and the request body that they become.
+
+`create_body` only plans: it reads no file and calls no service. What the service cannot enforce it
+refuses; here only what cannot be put into words of the Engine API is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from pytest_sandbox.client.volume import Volume
+
+if TYPE_CHECKING:
+    from pytest_sandbox.errors import BadRequest
+
+VolumeMap = Mapping[str | os.PathLike[str] | Volume, str | Volume]
+
+
+class ContainerOptions(TypedDict, total=False):
+    """Keywords of `Client.run` and `Client.container`, all optional."""
+
+    volumes: VolumeMap
+    """What is mounted where: an absolute host path, the name of a volume or a Volume, to its place
+    in the container, `"/data"` or `"/data:ro"`; or the place to a Volume: `{"/data": volume}`."""
+    env: Mapping[str, str]
+    """Environment on top of the image's."""
+    workdir: str
+    """Directory in which the command starts; made if it is missing."""
+    user: str
+    """`name`, `uid`, `name:group` or `uid:gid`, looked up inside the image."""
+    entrypoint: str | Sequence[str]
+    """Replaces the image's entrypoint; `args` follow it."""
+    hostname: str
+    labels: Mapping[str, str]
+    read_only: bool
+    """A root file system that refuses writes; volumes and tmpfs stay writable."""
+    tmpfs: Sequence[str] | Mapping[str, str]
+    """Empty in-memory directories: paths, or path to options such as `"size=64m,mode=1777"`."""
+    show: Sequence[str | os.PathLike[str]]
+    """Image `host` only: host paths to show, read-only, which it hides otherwise (/home, /tmp)."""
+    memory: int | str
+    """Bytes, or a number with the unit b, k, m or g."""
+    shm_size: int | str
+    """Size of /dev/shm, written as `memory` is."""
+    pids_limit: int
+    """Most processes at once."""
+    cpus: float
+    """CPU time per time, as in 0.5."""
+    init: bool
+    """A reaper as process 1, which runs the command as its child."""
+    cap_add: Sequence[str]
+    cap_drop: Sequence[str]
+    """Names of capabilities, with or without CAP_, or ALL."""
+    group_add: Sequence[str]
+    """More groups for the command: names or numbers."""
+    ulimits: Mapping[str, int | tuple[int, int]]
+    """Resource limits such as `{"nofile": 1024}` or `{"nofile": (soft, hard)}`."""
+    extra_hosts: Mapping[str, str]
+    """Lines for /etc/hosts: name to address."""
+    sysctls: Mapping[str, str]
+    stop_signal: str
+    """What `stop` sends first, SIGTERM if not set."""
+    tty: bool
+    """A terminal of its own; standard output and error become one stream."""
+    open_stdin: bool
+    """A standard input that stays open for `attach`."""
+    auto_remove: bool
+    """Remove the container by itself once it has exited."""
+
+
+def create_body(
+    image: str, args: Sequence[str] | None, options: ContainerOptions
+) -> dict[str, Any]:
+    """The body of POST /containers/create and /sandbox/run. TypeError for an unknown keyword."""
+    unknown = options.keys() - ContainerOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unknown container option: {', '.join(sorted(unknown))}")
+    host_config = _section(_HOST_CONFIG, options)
+    if is_host_image(image):
+        host_config["SandboxShow"] = shown_paths(options.get("show") or ())
+    body = {"Image": image, **_section(_CONFIG, options), "HostConfig": host_config}
+    if args is not None:
+        body["Cmd"] = _arguments(args)
+    return body
+
+
+def _section(fields: _Fields, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are set, under the API's names. None stands for "not set"."""
+    return {
+        key: convert(options[name])
+        for name, (key, convert) in fields.items()
+        if options.get(name) is not None
+    }
+
+
+def is_host_image(image: str) -> bool:
+    """Whether the image is the machine's own root."""
+    return image in ("host", "host:latest")
+
+
+def shown_paths(wished: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """What the image `host` shows: this interpreter, its virtual environment, and the wishes."""
+    paths = [*_interpreter_paths(), *map(_absolute, wished)]
+    return list(dict.fromkeys(paths))
+
+
+@cache
+def _interpreter_paths() -> tuple[str, ...]:
+    """Prefixes of this interpreter; those below /usr are part of the image `host` anyway."""
+    executable = os.path.realpath(sys.executable) if sys.executable else ""
+    real_prefix = os.path.dirname(os.path.dirname(executable))
+    prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, real_prefix)
+    return tuple(
+        prefix
+        for prefix in dict.fromkeys(prefixes)
+        if prefix.startswith("/") and prefix != "/" and not f"{prefix}/".startswith("/usr/")
+    )
+
+
+def environment_list(env: Mapping[str, str]) -> list[str]:
+    """`K=V` as the API has it. BadRequest for a name that is empty or holds `=`."""
+    for name in env:
+        if not name or "=" in name:
+            raise _bad_request(f"env {name!r}", "not a name for an environment variable")
+    return [f"{name}={value}" for name, value in env.items()]
+
+
+def bytes_of(size: int | str) -> int:
+    """1048576 for 1048576, "1048576", "1m" and "1MiB". BadRequest for anything else."""
+    if isinstance(size, int):
+        return size
+    found = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", size.strip().lower())
+    if found is None:
+        raise _bad_request(f"size {size!r}", "not a number of bytes, nor one with k, m or g")
+    return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[found[2]]
+
+
+def mounts(volumes: VolumeMap) -> list[dict[str, Any]]:
+    """HostConfig.Mounts for the keyword `volumes`. BadRequest for a place that is not absolute."""
+    return [_mount(source, target) for source, target in volumes.items()]
+
+
+def _mount(source: str | os.PathLike[str] | Volume, target: str | Volume) -> dict[str, Any]:
+    if isinstance(target, Volume):
+        if not isinstance(source, str):
+            raise TypeError(f"volumes: a Volume is mounted at a path, not at {source!r}")
+        path, read_only = _place(source)
+        return _mount_entry("volume", target.name, path, read_only)
+    path, read_only = _place(target)
+    if isinstance(source, Volume):
+        return _mount_entry("volume", source.name, path, read_only)
+    if not isinstance(source, str) or source.startswith("/"):
+        return _mount_entry("bind", _absolute(source), path, read_only)
+    if "/" in source:
+        raise _bad_request(
+            f"volume {source!r}", "neither an absolute path nor the name of a volume"
+        )
+    return _mount_entry("volume", source, path, read_only)
+
+
+def _mount_entry(kind: str, source: str, target: str, read_only: bool) -> dict[str, Any]:
+    return {"Type": kind, "Source": source, "Target": target, "ReadOnly": read_only}
+
+
+def _place(target: str) -> tuple[str, bool]:
+    """`/path[:ro|:rw]` as the path and whether it is read-only."""
+    path, _, mode = target.partition(":")
+    if not path.startswith("/") or mode not in ("", "ro", "rw"):
+        why = "the place in the container must be an absolute path, alone or with :ro or :rw"
+        raise _bad_request(f"volume at {target!r}", why)
+    return path, mode == "ro"
+
+
+def _bad_request(what: str, why: str) -> BadRequest:
+    from pytest_sandbox.errors import BadRequest
+
+    return BadRequest(what, why)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(path)
+
+
+def _arguments(args: Sequence[str]) -> list[str]:
+    if isinstance(args, str):
+        raise TypeError(f"args: a sequence of strings, not one string: [{args!r}, …]")
+    return [os.fspath(arg) for arg in args]
+
+
+def _entrypoint(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _tmpfs(value: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    if isinstance(value, str):
+        raise TypeError(f"tmpfs: a sequence of paths, not one string: [{value!r}]")
+    return dict(value) if isinstance(value, Mapping) else dict.fromkeys(value, "")
+
+
+def _ulimits(value: Mapping[str, int | tuple[int, int]]) -> list[dict[str, Any]]:
+    pairs = ((name, limit, limit) if isinstance(limit, int) else (name, *limit)
+             for name, limit in value.items())  # fmt: skip
+    return [{"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in pairs]
+
+
+def _hosts(value: Mapping[str, str]) -> list[str]:
+    return [f"{name}:{address}" for name, address in value.items()]
+
+
+_Fields = dict[str, tuple[str, Callable[[Any], Any]]]
+
+_CONFIG: _Fields = {
+    "env": ("Env", environment_list),
+    "workdir": ("WorkingDir", os.fspath),
+    "user": ("User", str),
+    "entrypoint": ("Entrypoint", _entrypoint),
+    "hostname": ("Hostname", str),
+    "labels": ("Labels", dict),
+    "stop_signal": ("StopSignal", str),
+    "tty": ("Tty", bool),
+    "open_stdin": ("OpenStdin", bool),
+}
+_HOST_CONFIG: _Fields = {
+    "volumes": ("Mounts", mounts),
+    "read_only": ("ReadonlyRootfs", bool),
+    "tmpfs": ("Tmpfs", _tmpfs),
+    "memory": ("Memory", bytes_of),
+    "shm_size": ("ShmSize", bytes_of),
+    "pids_limit": ("PidsLimit", int),
+    "cpus": ("NanoCpus", lambda cpus: round(cpus * 1e9)),
+    "init": ("Init", bool),
+    "cap_add": ("CapAdd", list),
+    "cap_drop": ("CapDrop", list),
+    "group_add": ("GroupAdd", lambda groups: list(map(str, groups))),
+    "ulimits": ("Ulimits", _ulimits),
+    "extra_hosts": ("ExtraHosts", _hosts),
+    "sysctls": ("Sysctls", dict),
+    "auto_remove": ("AutoRemove", bool),
+}

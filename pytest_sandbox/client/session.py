@@ -1,0 +1,349 @@
+"""`connect` and the client: the calls that concern the service as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Self, Unpack
+from urllib.parse import quote, urlencode
+
+from pytest_sandbox.autostart import Service
+from pytest_sandbox.client import images
+from pytest_sandbox.client.connection import Head
+from pytest_sandbox.client.container import Container
+from pytest_sandbox.client.images import Progress
+from pytest_sandbox.client.lease import HEADER as LEASE_HEADER
+from pytest_sandbox.client.lease import Lease
+from pytest_sandbox.client.options import ContainerOptions, create_body
+from pytest_sandbox.client.results import RUN_CONTENT_TYPE, Image, RunResult
+from pytest_sandbox.client.snapshot import Claim, Recipe, Snapshot
+from pytest_sandbox.client.streams import Attachment
+from pytest_sandbox.client.transport import Request, Transport
+from pytest_sandbox.client.volume import Volume
+
+Query = Mapping[str, Any]
+
+
+def connect(
+    host: str | None = None, *, autostart: bool = True, lease: bool = True, label: str = ""
+) -> Client:
+    """A client for the sandbox service of this user, which starts with the first call if need be.
+
+    `host`: `unix:///path/to/docker.sock`; else $SANDBOX_HOST, else the user's own socket. With
+    `lease` everything made through this client is removed when the client is closed or its process
+    ends, in whatever way; `label` is what the service calls the lease. Use it as a context manager
+    or call `close`. Raises BadRequest for a host that is not an absolute unix socket path.
+    """
+    return Client(Service(host, autostart=autostart), leased=lease, label=label)
+
+
+class Client:
+    """Calls to one service; threads may share it, a forked child may go on using it."""
+
+    def __init__(self, service: Service, *, leased: bool = True, label: str = "") -> None:
+        self.service = service
+        self._transport = Transport(service.connect, str(service.socket_path))
+        self._lease = Lease(self._transport, label)
+        self._leased = leased
+
+    # containers
+
+    def run(
+        self,
+        image: str,
+        args: Sequence[str] | None = None,
+        *,
+        stdin: bytes = b"",
+        timeout: float | None = None,
+        **options: Unpack[ContainerOptions],
+    ) -> RunResult:
+        """Run a command in a container that is gone afterwards; its exit code and output.
+
+        After `timeout` seconds the command is killed and the result says `timed_out`. The command
+        dies with this call, too, however the call ends. Keywords: see ContainerOptions. Raises
+        NoSuchImage, StartFailed (`exit_code` 127 for a missing command, 126 for one that cannot be
+        executed), BadRequest and CannotEnforce.
+        """
+        body = create_body(image, args, options)
+        if timeout is not None:
+            body["Timeout"] = timeout
+        if stdin:
+            from base64 import b64encode
+
+            body["Stdin"] = b64encode(stdin).decode()
+        headers = {"Content-Type": "application/json", "Accept": RUN_CONTENT_TYPE}
+        request = Request("POST", "/sandbox/run", json.dumps(body).encode(), headers)
+        return RunResult.from_answer(self._transport.request(request))
+
+    def container(
+        self,
+        image: str,
+        args: Sequence[str] | None = None,
+        *,
+        name: str | None = None,
+        **options: Unpack[ContainerOptions],
+    ) -> Container:
+        """Make a container, without starting it. `args`: None for the image's own command.
+
+        Raises NoSuchImage, Conflict for a name that is taken, BadRequest, CannotEnforce.
+        """
+        body = create_body(image, args, options)
+        return self.create_container(body, name=name)
+
+    def create_container(self, body: Mapping[str, Any], *, name: str | None = None) -> Container:
+        """Make a container from the Engine API's own JSON."""
+        made = self.call("POST", "/containers/create", {"name": name}, body, leased=True)
+        return Container(self, made["Id"], name or "")
+
+    def containers(self, all: bool = False) -> list[Container]:
+        """The running containers of this service; with `all` also those that do not run."""
+        return [
+            Container(self, row["Id"], row["Names"][0].lstrip("/"))
+            for row in self.call("GET", "/containers/json", {"all": all})
+        ]
+
+    def get_container(self, reference: str) -> Container:
+        """The container with this name, id or unique beginning of an id. Or NoSuchContainer."""
+        found = self.call("GET", f"/containers/{quote(reference, safe='')}/json")
+        return Container(self, found["Id"], found["Name"].lstrip("/"))
+
+    # images
+
+    def images(self) -> list[Image]:
+        """The images of this service; `host`, the machine's own root, is always among them."""
+        return [Image.from_row(row) for row in self.call("GET", "/images/json")]
+
+    def image_inspect(self, name: str) -> dict[str, Any]:
+        """Docker's JSON for an image. Raises NoSuchImage."""
+        found: dict[str, Any] = self.call("GET", f"/images/{quote(name, safe='/:@')}/json")
+        return found
+
+    def image_import(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        reference: str | None = None,
+        *,
+        message: str = "",
+        changes: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> str:
+        """Make an image of one layer from a root file system's tar, plain or compressed; its id.
+
+        `changes` are Dockerfile lines such as `CMD ["sh"]`. `progress` is called with the bytes
+        sent so far and the size of the file, None when unknown.
+        """
+        query = {"fromSrc": "-", "repo": reference, "message": message, "changes": list(changes)}
+        with images.upload(source, progress) as blocks:
+            lines = self._upload("/images/create", query, blocks)
+        return images.imported_id(lines)
+
+    def image_load(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        *,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Load images from what `docker save` or an OCI layout has in a tar; their names or ids."""
+        with images.upload(source, progress) as blocks:
+            lines = self._upload("/images/load", {}, blocks)
+        return images.loaded_names(lines)
+
+    def image_tag(self, name: str, repository: str, tag: str = "latest") -> None:
+        """Give an image another name."""
+        target = f"/images/{quote(name, safe='/:@')}/tag"
+        self.call("POST", target, {"repo": repository, "tag": tag})
+
+    def image_remove(self, name: str, force: bool = False) -> list[dict[str, str]]:
+        """Remove a name, and the image with its last one; what was `Untagged` and `Deleted`.
+
+        Conflict while containers use it.
+        """
+        target = f"/images/{quote(name, safe='/:@')}"
+        removed: list[dict[str, str]] = self.call("DELETE", target, {"force": force})
+        return removed
+
+    # volumes and snapshots
+
+    def volume(
+        self,
+        name: str | None = None,
+        *,
+        snapshot: Snapshot | str | None = None,
+        driver: str = "local",
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """Make a volume, empty or as a writable copy of a snapshot (which copies nothing up front).
+
+        `options` of the driver `local`: `copy=true` asks for a full copy of the snapshot,
+        `upper=disk|memory` says where its changes go. Driver `socket` makes a directory with a
+        path short enough for unix sockets. A name that exists gives that same volume; Conflict when
+        it is of another driver or snapshot.
+        """
+        key = snapshot.key if isinstance(snapshot, Snapshot) else snapshot
+        body = {
+            "Name": name,
+            "Driver": driver,
+            "Labels": dict(labels or {}),
+            "DriverOpts": dict(options or {}),
+            "Sandbox": {"Snapshot": key, "Scratch": self._leased},
+        }
+        return Volume(self, self.call("POST", "/volumes/create", body=body, leased=True))
+
+    def volumes(self) -> list[Volume]:
+        """All volumes of this service."""
+        return [Volume(self, row) for row in self.call("GET", "/volumes")["Volumes"] or ()]
+
+    def snapshot(self, recipe: Recipe) -> Snapshot:
+        """The snapshot that the recipe fills: built now if this machine has none, once for all who
+        ask at the same time. BadRequest with exit code and output when a step fails."""
+        wire = self.call("POST", "/sandbox/recipes", body=recipe.to_wire())
+        return Snapshot.from_wire(wire)
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots of this service."""
+        return [Snapshot.from_wire(wire) for wire in self.call("GET", "/sandbox/snapshots")]
+
+    def snapshot_inspect(self, key: str) -> Snapshot:
+        """The snapshot with this key. Raises NoSuchSnapshot."""
+        return Snapshot.from_wire(self.call("GET", f"/sandbox/snapshots/{quote(key, safe=':')}"))
+
+    def snapshot_remove(self, key: str) -> None:
+        """Remove a snapshot. Conflict while a volume starts from it."""
+        self.call("DELETE", f"/sandbox/snapshots/{quote(key, safe=':')}")
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[Claim]:
+        """The snapshot under `key`, or the right to build it from this side::
+
+            with c.claim(key) as claim:
+                if claim.snapshot is None:
+                    ...  # fill a volume
+                    claim.seal(volume)
+            snapshot = claim.snapshot
+
+        Waits while somebody else builds it. The claim belongs to this client's lease.
+        """
+        target = f"/sandbox/snapshots/{quote(key, safe=':')}/claim"
+        answer = self.call("POST", target, claim=True)
+        found = answer["Snapshot"] if answer["State"] == "ready" else None
+        claim = Claim(self, key, Snapshot.from_wire(found) if found else None)
+        try:
+            yield claim
+        finally:
+            if claim.snapshot is None:
+                self.call("DELETE", target, claim=True)
+
+    # the service
+
+    def version(self) -> dict[str, Any]:
+        """Docker's version JSON: `ApiVersion`, `Version`…"""
+        found: dict[str, Any] = self.call("GET", "/version")
+        return found
+
+    def info(self) -> dict[str, Any]:
+        """Docker's info JSON about the service and the machine."""
+        found: dict[str, Any] = self.call("GET", "/info")
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """The service itself: `Pid`, `Uptime` in seconds, `Root`, `Socket`, `IdMap`, counts."""
+        found: dict[str, Any] = self.call("GET", "/sandbox/status")
+        return found
+
+    def shutdown(self) -> None:
+        """Ask the service to end, with all its containers."""
+        self.call("POST", "/sandbox/shutdown")
+
+    @contextmanager
+    def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Mapping[str, Sequence[str]] | None = None,
+    ) -> Iterator[Iterator[dict[str, Any]]]:
+        """Docker's events as they happen, from the moment the `with` block is entered.
+
+        `since` and `until` in seconds since 1970; with `until` the iterator ends then. Filters as
+        in `docker events`: `{"type": ["container"], "event": ["die"]}`.
+        """
+        query = {
+            "since": since,
+            "until": until,
+            "filters": json.dumps(filters) if filters else None,
+        }
+        with self.stream("GET", "/events", query) as (_, body):
+            yield map(json.loads, images.split_lines(body))
+
+    def close(self) -> None:
+        """End the lease, and with it everything made under it, and close the connections."""
+        self._lease.close()
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # any other call of the Engine API
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: object = None,
+        *,
+        leased: bool = False,
+        claim: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """One call of the Engine API with JSON both ways; the decoded answer, None if it is empty.
+
+        Parameters of `query` that are None are left out. `leased`: what the call makes goes with
+        this client's lease, if it has one; `claim`: the call is about something that needs a lease
+        in any case.
+        """
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        if claim or (leased and self._leased):
+            headers[LEASE_HEADER] = self._lease.id
+        data = b"" if body is None else json.dumps(body).encode()
+        return self._transport.request(
+            Request(method, _target(path, query), data, headers, timeout)
+        ).json()
+
+    @contextmanager
+    def stream(
+        self, method: str, path: str, query: Query | None = None
+    ) -> Iterator[tuple[Head, Iterator[bytes]]]:
+        """A call whose answer comes bit by bit: its head and the pieces of its body."""
+        with self._transport.stream(Request(method, _target(path, query))) as answer:
+            yield answer
+
+    def attach(self, path: str, query: Query | None = None, body: object = None) -> Attachment:
+        """A call that turns into a stream to a program; the caller closes it."""
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        data = b"" if body is None else json.dumps(body).encode()
+        request = Request("POST", _target(path, query), data, headers)
+        return Attachment(*self._transport.hijack(request))
+
+    def _upload(self, path: str, query: Query, blocks: Iterator[bytes]) -> list[dict[str, Any]]:
+        headers = {"Content-Type": "application/x-tar"}
+        request = Request("POST", _target(path, query), blocks, headers)
+        with self._transport.stream(request) as (_, body):
+            return images.progress_lines(body)
+
+
+def _target(path: str, query: Query | None) -> str:
+    if not query:
+        return path
+    given = {key: _text(value) for key, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+
+
+def _text(value: Any) -> Any:
+    return int(value) if isinstance(value, bool) else value
