@@ -1,0 +1,37 @@
+"""What must survive a power cut: write back, rename, write the directory back.
+
+One syncfs(2) for a whole tree instead of an fsync(2) for each file: 4 s instead of 26 for an image
+of 25,000 files. The commit in SQLite comes after, so a row never names what is not on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sandboxd.linux.syscalls import checked, libc
+
+
+def syncfs(fd: int, path: str | Path = "") -> None:
+    """syncfs(2): write back the file system that holds `fd`. Linux 5.8 reports its errors here."""
+    checked("syncfs", libc.syncfs(fd), str(path))
+
+
+def sync_directory(path: Path) -> None:
+    """fsync(2) of a directory: its entries survive from here on."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def publish_tree(staged: Path, target: Path) -> None:
+    """Give a finished directory tree its final name; `target` must not exist."""
+    fd = os.open(staged, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syncfs(fd, staged)
+    finally:
+        os.close(fd)
+    os.rename(staged, target)
+    sync_directory(target.parent)

@@ -1,0 +1,106 @@
+"""Deleting trees of any shape in the background.
+
+What is discarded is first renamed into `trash/`, so it is gone for everybody at once and a crash
+leaves only work to do. The deletion itself is flat: each directory found in a tree is moved up into
+`trash/` and waits there for its turn, so neither depth nor a descriptor per level can stop it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import queue
+import stat
+import threading
+from pathlib import Path
+from typing import Final
+
+_log = logging.getLogger("sandboxd.store.trash")
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Trash:
+    """One directory whose content a thread deletes; the directory itself stays."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._fd = os.open(directory, _DIRECTORY)
+        self._serial = itertools.count()
+        self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for name in os.listdir(self._fd):
+            self._names.put(name)
+        self._thread = threading.Thread(target=self._work, name="trash", daemon=True)
+        self._thread.start()
+
+    def discard(self, path: Path) -> None:
+        """Take `path` (file, link or tree) away; a path that is not there is no error."""
+        name = self._fresh_name()
+        try:
+            os.rename(path, name, dst_dir_fd=self._fd)
+        except FileNotFoundError:
+            return
+        self._names.put(name)
+
+    def close(self) -> None:
+        """Finish all deletions, then end the thread."""
+        self._names.put(None)
+        self._thread.join()
+        os.close(self._fd)
+
+    def _fresh_name(self) -> str:
+        return f"{os.getpid()}-{threading.get_ident():x}-{next(self._serial)}"
+
+    def _work(self) -> None:
+        while (name := self._names.get()) is not None:
+            try:
+                self._delete(name)
+            except OSError as error:
+                # Left where it is; the next start of the service tries again.
+                _log.warning("cannot delete %s/%s: %s", self.directory, name, error)
+
+    def _delete(self, name: str) -> None:
+        waiting = [name]
+        while waiting:
+            waiting += self._delete_one(waiting.pop())
+
+    def _delete_one(self, name: str) -> list[str]:
+        """Delete a file or a directory's files; returns the directories moved up for later."""
+        status = os.lstat(f"/proc/self/fd/{self._fd}/{name}")
+        if not stat.S_ISDIR(status.st_mode):
+            os.unlink(name, dir_fd=self._fd)
+            return []
+        fd = self._open_writable(name)
+        try:
+            moved = [each for child in os.listdir(fd) for each in self._remove_child(fd, child)]
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=self._fd)
+        return moved
+
+    def _open_writable(self, name: str) -> int:
+        """Open a directory of the trash whatever its permission bits; never a link's target."""
+        _permit(self._fd, name)
+        return os.open(name, _DIRECTORY, dir_fd=self._fd)
+
+    def _remove_child(self, parent: int, name: str) -> list[str]:
+        try:
+            os.unlink(name, dir_fd=parent)
+        except IsADirectoryError:
+            # Renaming a directory to another parent rewrites its `..` and so needs it writable.
+            _permit(parent, name)
+            moved = self._fresh_name()
+            os.rename(name, moved, src_dir_fd=parent, dst_dir_fd=self._fd)
+            return [moved]
+        return []
+
+
+def _permit(parent: int, name: str) -> None:
+    """chmod 0700 of a directory by descriptor: chmod(2) by name would follow a symbolic link."""
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        with contextlib.suppress(PermissionError):
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
