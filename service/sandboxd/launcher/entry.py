@@ -106,21 +106,20 @@ def _map_single_in_child(account: accounts.Account) -> None:
 
 
 def _drop_privileges(command: Process, account: accounts.Account, *, single_id: bool) -> None:
-    keep = frozenset(command.capabilities)
-    capabilities.drop_bounding(keep)
-    if not single_id:
-        os.setgroups(account.groups)
+    capabilities.drop_bounding(command.capabilities)
     try:
+        if not single_id:
+            os.setgroups(account.groups)
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
     except OSError as error:
         text = f"user {account.uid}:{account.gid}: {error.strerror}: the id map ends before it"
         raise Refusal(125, text) from None
-    capabilities.set_exactly(keep if account.uid == 0 else frozenset())
+    capabilities.set_exactly(command.capabilities if account.uid == 0 else ())
     if command.no_new_privs:
         own_process.set_no_new_privs()
     if command.seccomp:
-        profile.prepared_filter(keep).install()
+        profile.prepared_filter(frozenset(command.capabilities)).install()
 
 
 def _restore_signals() -> None:

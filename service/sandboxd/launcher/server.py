@@ -12,10 +12,11 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from sandboxd.launcher import slot, wire
-from sandboxd.linux import namespaces
+from sandboxd.launcher import profile, slot, wire
+from sandboxd.linux import capabilities, namespaces
 from sandboxd.linux import process as own_process
 
 _JOINED: Final = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID
@@ -48,6 +49,13 @@ class ForkServer:
                 else:
                     self._answer()
 
+    def _tell(self, message: wire.Message, fds: Sequence[int] = ()) -> None:
+        """Send to the service; without one there is nothing left to do here."""
+        try:
+            wire.send(self._service, message, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)
+
     def _answer(self) -> None:
         try:
             message, fds = wire.receive(self._service)
@@ -62,7 +70,7 @@ class ForkServer:
             elif kind == "socket":
                 self._open_socket(token, fds[0], *rest)
         except OSError as error:
-            wire.send(self._service, ("failed", message[1], error.errno or 0, str(error)))
+            self._tell(("failed", message[1], error.errno or 0, str(error)))
         finally:
             for fd in fds:
                 os.close(fd)
@@ -77,7 +85,7 @@ class ForkServer:
             try:
                 self._write_maps(pid)
                 ours.send(b"m")
-                wire.send(self._service, ("child", token), [pidfd, ours.fileno()])
+                self._tell(("child", token), [pidfd, ours.fileno()])
             finally:
                 os.close(pidfd)
         finally:
@@ -104,7 +112,7 @@ class ForkServer:
             if pid == 0:
                 self._entered_in_child(ours, theirs, target)
             self._by_pid[pid] = token
-            wire.send(self._service, ("child", token), [pidfd, ours.fileno()])
+            self._tell(("child", token), [pidfd, ours.fileno()])
             os.close(pidfd)
         finally:
             ours.close()
@@ -138,7 +146,7 @@ class ForkServer:
         finally:
             namespaces.setns(self._own_net, namespaces.CLONE_NEWNET)
         with made:
-            wire.send(self._service, ("opened", token), [made.fileno()])
+            self._tell(("opened", token), [made.fileno()])
 
     def _reap(self) -> None:
         while True:
@@ -150,7 +158,7 @@ class ForkServer:
                 return
             token = self._by_pid.pop(pid, None)
             if token is not None:
-                wire.send(self._service, ("exit", token, status))
+                self._tell(("exit", token, status))
 
 
 def main(service_fd: int, stage: str, uid_map: str, gid_map: str) -> NoReturn:
@@ -158,6 +166,8 @@ def main(service_fd: int, stage: str, uid_map: str, gid_map: str) -> NoReturn:
     own_process.set_name("sandbox-launch")
     own_process.prctl(own_process.PR_SET_DUMPABLE, 0)
     os.umask(0)
+    capabilities.last_cap()
+    profile.prepared_filter(frozenset(profile.DEFAULT_CAPABILITIES))
     gc.disable()
     gc.freeze()
     service = socket.socket(fileno=service_fd)

@@ -21,13 +21,6 @@ from sandboxd.linux import process as own_process
 from sandboxd.linux.loopback import bring_up
 
 _NOSUID: Final = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-_DEV_LINKS: Final = (
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"),
-)
 
 
 def run_in_child(control: socket.socket, stage: str, *, single_id: bool) -> NoReturn:
@@ -87,7 +80,6 @@ def prepare_in_child(path: str) -> rootfs.Stage:
     _mount_sys(f"{path}/sys")
     _mount_dev(f"{path}/dev")
     bring_up()
-    profile.prepared_filter(frozenset(profile.DEFAULT_CAPABILITIES))
     parts = {
         name: mount.open_tree(f"{path}/{name}", clone=False) for name in ("proc", "sys", "dev")
     }
@@ -120,14 +112,14 @@ def _mount_sys(path: str) -> None:
 def _mount_dev(path: str) -> None:
     flags = mount.MS_NOSUID | mount.MS_NOEXEC
     mount.mount("dev", path, "tmpfs", flags, "mode=755,size=64k")
-    for node in profile.DEVICE_NODES:
-        _bind_node(f"/dev/{node}", f"{path}/{node}")
+    for node, numbers in profile.DEVICE_NODES.items():
+        _bind_node(f"/dev/{node}", f"{path}/{node}", os.makedev(*numbers))
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(f"{path}/{name}", 0o755)
     _mount_devpts(f"{path}/pts")
     mount.mount("shm", f"{path}/shm", "tmpfs", _NOSUID, f"mode=1777,size={DEFAULT_SHM_SIZE}")
     mount.mount("mqueue", f"{path}/mqueue", "mqueue", _NOSUID)
-    for target, name in _DEV_LINKS:
+    for name, target in profile.DEVICE_LINKS.items():
         os.symlink(target, f"{path}/{name}")
 
 
@@ -141,12 +133,13 @@ def _mount_devpts(path: str) -> None:
         mount.mount("devpts", path, "devpts", flags, options)
 
 
-def _bind_node(source: str, target: str) -> None:
+def _bind_node(source: str, target: str, device: int) -> None:
     """A host's device node, after a look that it still is one (CVE-2025-31133)."""
     tree = mount.open_tree(source, recursive=False)
     try:
-        if not stat.S_ISCHR(os.fstat(tree).st_mode):
-            raise OSError(f"{source}: not a character device")
+        found = os.fstat(tree)
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != device:
+            raise OSError(f"{source}: not the character device of that name")
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mount.move_mount(tree, target)
     finally:

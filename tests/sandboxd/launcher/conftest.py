@@ -1,0 +1,120 @@
+"""Each launcher test runs its coroutine in a forked child that has entered the outer namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import shutil
+import tarfile
+import tempfile
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandboxd.launcher.client import Launcher, Running
+from sandboxd.launcher.profile import DEFAULT_CAPABILITIES
+from sandboxd.launcher.spec import ContainerSpec, Mount, Process, Rootfs
+from sandboxd.linux import idmap
+
+
+@dataclass
+class Bench:
+    """A launcher in the outer namespace, and a busybox tree to start containers from."""
+
+    launcher: Launcher
+    tree: Path
+    ids: idmap.IdMap
+
+    def spec(self, *args: str, mounts: tuple[Mount, ...] = (), **process: Any) -> ContainerSpec:
+        process.setdefault("capabilities", DEFAULT_CAPABILITIES)
+        env = ("PATH=/bin", *process.pop("env", ()))
+        rootfs = process.pop("rootfs", Rootfs((str(self.tree),)))
+        return ContainerSpec(
+            "c" * 64,
+            "bench",
+            Process(args, env=env, **process),
+            rootfs,
+            mounts,
+            hosts="127.0.0.1 bench\n",
+        )
+
+    async def run(self, spec: ContainerSpec) -> tuple[int, str]:
+        """Exit code, and standard output and error together."""
+        reader, writer = os.pipe()
+        null = os.open("/dev/null", os.O_RDONLY)
+        try:
+            running = await self.launcher.start(spec, (null, writer, writer))
+        finally:
+            os.close(writer)
+            os.close(null)
+        return await self.finish(running, reader)
+
+    async def finish(self, running: Running, reader: int) -> tuple[int, str]:
+        with open(reader, "rb") as pipe:
+            output = await asyncio.to_thread(pipe.read)
+        code = await asyncio.wait_for(running.exited, 20)
+        running.close()
+        return code, output.decode()
+
+    async def sh(self, script: str, **options: Any) -> tuple[int, str]:
+        return await self.run(self.spec("sh", "-c", script, **options))
+
+
+Scenario = Callable[[Bench], Awaitable[Any]]
+
+
+@pytest.fixture(params=["own", "single"])
+def bench(request: pytest.FixtureRequest, busybox_tar: Path) -> Iterator[Callable[[Scenario], Any]]:
+    """Call it with a coroutine function; it runs under this user's map and under a single-id map."""
+    base = Path(tempfile.mkdtemp(prefix="sbx-launcher-", dir="/tmp"))
+    ids = idmap.single() if request.param == "single" else idmap.choose()
+    yield lambda scenario: _in_forked_child(base, ids, busybox_tar, scenario)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def _in_forked_child(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        try:
+            result = (True, _run(base, ids, tar, scenario))
+        except BaseException:
+            result = (False, traceback.format_exc())
+        with open(writer, "wb") as pipe:
+            pickle.dump(result, pipe)
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        succeeded, value = pickle.load(pipe)
+    os.waitpid(child, 0)
+    if not succeeded:
+        pytest.fail(value)
+    return value
+
+
+def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
+    os.umask(0o022)
+    idmap.enter_outer_namespace(ids)
+    tree, stage = base / "tree", base / "stage"
+    tree.mkdir(mode=0o755)
+    stage.mkdir()
+    with tarfile.open(tar) as archive:
+        archive.extractall(tree, filter="tar")
+
+    async def whole() -> Any:
+        launcher = await Launcher.spawn(ids, stage=str(stage), warm=2)
+        try:
+            return await scenario(Bench(launcher, tree, ids))
+        finally:
+            await launcher.close()
+
+    try:
+        return asyncio.run(whole())
+    finally:
+        shutil.rmtree(tree)

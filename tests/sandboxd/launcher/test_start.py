@@ -1,0 +1,250 @@
+"""What a container's first process finds: its namespaces, its root, its rights, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sandboxd.errors import StartFailed
+from sandboxd.launcher.spec import Mount
+
+pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_busybox]
+
+Run = Callable[[Callable[..., Any]], Any]
+
+
+def test_output_and_exit_code_come_back(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        return await b.sh("echo out; echo err >&2; exit 3")
+
+    assert bench(scenario) == (3, "out\nerr\n")
+
+
+def test_the_command_itself_is_pid_1_in_its_own_session(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        return await b.sh("echo $$; ls /proc | grep -c '^[0-9]'; cut -d' ' -f6 /proc/1/stat")
+
+    code, output = bench(scenario)
+    assert code == 0
+    assert output.split()[0] == "1"
+    assert output.split()[2] == "1"
+
+
+def test_the_seven_namespaces_are_its_own(bench: Run) -> None:
+    kinds = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+
+    async def scenario(b: Any) -> Any:
+        code, output = await b.sh(
+            "for n in user mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$n; done"
+        )
+        return code, output, [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
+
+    code, output, ours = bench(scenario)
+    assert code == 0
+    assert len(output.split()) == len(kinds)
+    assert not set(output.split()) & set(ours)
+
+
+def test_hostname_and_service_files(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        return await b.sh("hostname; cat /etc/hostname /etc/hosts")
+
+    assert bench(scenario) == (0, "bench\nbench\n127.0.0.1 bench\n")
+
+
+def test_writes_land_in_the_upper_and_the_layer_stays_as_it_was(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        wrote = await b.sh("echo x > /etc/passwd; echo new > /new; cat /etc/passwd /new")
+        return (
+            wrote,
+            await b.sh("head -c 4 /etc/passwd; test -e /new || echo gone"),
+            os.path.exists(b.tree / "new"),
+        )
+
+    wrote, after, leaked = bench(scenario)
+    assert wrote == (0, "x\nnew\n")
+    assert after == (0, "rootgone\n")
+    assert not leaked
+
+
+def test_read_only_root_keeps_volumes_writable(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        spec = b.spec(
+            "sh", "-c", "touch /x || echo refused; touch /v/x && echo ok", mounts=(Mount("/v"),)
+        )
+        return await b.run(replace(spec, rootfs=replace(spec.rootfs, readonly=True)))
+
+    code, output = bench(scenario)
+    assert code == 0
+    assert output.endswith("refused\nok\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (("nosuch",), 127, "executable file not found in $PATH"),
+        (("/bin/nosuch",), 127, "no such file or directory"),
+        (("/etc/passwd",), 126, "permission denied"),
+        (("/etc",), 126, "permission denied"),
+    ],
+)
+def test_a_command_that_cannot_run(bench: Run, args: tuple[str, ...], code: int, text: str) -> None:
+    async def scenario(b: Any) -> Any:
+        try:
+            await b.run(b.spec(*args))
+        except StartFailed as error:
+            return error.exit_code, error.message, await b.sh("true")
+        return None
+
+    exit_code, message, after = bench(scenario)
+    assert exit_code == code
+    assert text in message
+    assert after == (0, "")
+
+
+@pytest.mark.parametrize("target", ["relative", "/a/../b", "/", "/proc/../../x"])
+def test_a_mount_target_that_climbs_is_refused(bench: Run, target: str) -> None:
+    async def scenario(b: Any) -> Any:
+        try:
+            await b.run(b.spec("true", mounts=(Mount(target),)))
+        except StartFailed as error:
+            return error.message
+        return ""
+
+    assert "mount target" in bench(scenario)
+
+
+def test_a_user_by_name_and_number(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        by_name = await b.sh("id -u; id -g; echo $HOME", user="user")
+        by_number = await b.sh("id -u; id -g", user="1234:55")
+        return by_name, by_number
+
+    by_name, by_number = bench(scenario)
+    assert by_name == (0, "1000\n1000\n/home\n")
+    assert by_number == (0, "1234\n55\n")
+
+
+def test_an_unknown_user_is_an_error(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        try:
+            await b.sh("true", user="nobodyhere")
+        except StartFailed as error:
+            return error.message
+        return ""
+
+    assert "unable to find user nobodyhere" in bench(scenario)
+
+
+def test_killed_by_pidfd(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        null = os.open("/dev/null", os.O_RDWR)
+        running = await b.launcher.start(b.spec("sleep", "1000"), (null, null, null))
+        running.kill(signal.SIGKILL)
+        return await running.exited, running.exit_signal
+
+    assert bench(scenario) == (137, 9)
+
+
+def test_exec_joins_the_container(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        null = os.open("/dev/null", os.O_RDWR)
+        running = await b.launcher.start(
+            b.spec("sh", "-c", "echo here > /mark; sleep 1000"), (null, null, null)
+        )
+        reader, writer = os.pipe()
+        process = b.spec(
+            "sh",
+            "-c",
+            "until test -e /mark; do :; done; cat /mark; hostname; tr '\\0' ' ' < /proc/1/cmdline",
+        ).process
+        entered = await b.launcher.exec(running, process, (null, writer, writer))
+        os.close(writer)
+        result = await b.finish(entered, reader)
+        running.kill(9)
+        await running.exited
+        return result
+
+    code, output = bench(scenario)
+    assert code == 0
+    assert output.startswith("here\nbench\nsleep 1000 ")
+
+
+def test_exec_of_a_missing_command(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        null = os.open("/dev/null", os.O_RDWR)
+        running = await b.launcher.start(b.spec("sleep", "1000"), (null, null, null))
+        try:
+            await b.launcher.exec(running, b.spec("nosuch").process, (null, null, null))
+        except StartFailed as error:
+            return error.exit_code
+        return 0
+
+    assert bench(scenario) == 127
+
+
+def test_a_terminal_has_its_size_at_birth(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        null = os.open("/dev/null", os.O_RDWR)
+        spec = b.spec(
+            "sh",
+            "-c",
+            "tty; stty size; test -t 0 && test -c /dev/console && echo yes",
+            tty=True,
+            rows=33,
+            cols=77,
+        )
+        running = await b.launcher.start(spec, (null, null, null))
+        seen = b""
+        while True:
+            try:
+                seen += os.read(running.pty, 1000)
+            except OSError:
+                break
+        return await running.exited, seen.decode()
+
+    assert bench(scenario) == (0, "/dev/pts/0\r\n33 77\r\nyes\r\n")
+
+
+def test_init_reaps_orphans_and_forwards_signals(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        reader, writer = os.pipe()
+        null = os.open("/dev/null", os.O_RDWR)
+        script = "trap 'exit 7' TERM; (sleep 0.01 &); echo $$; while :; do sleep 0.01; done"
+        running = await b.launcher.start(
+            b.spec("sh", "-c", script, init=True), (null, writer, writer)
+        )
+        os.close(writer)
+        first = os.read(reader, 100)
+        running.kill(signal.SIGTERM)
+        return first, await running.exited
+
+    assert bench(scenario) == (b"2\n", 7)
+
+
+def test_a_socket_made_in_the_containers_network(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        import asyncio
+        import socket
+
+        null = os.open("/dev/null", os.O_RDWR)
+        running = await b.launcher.start(
+            b.spec("sh", "-c", "nc -l -p 7000 -e /bin/echo hello; sleep 100"), (null, null, null)
+        )
+        while (
+            f":{7000:04X}"
+            not in open(f"/proc/{running.pid}/net/tcp").read()
+            + open(f"/proc/{running.pid}/net/tcp6").read()
+        ):
+            await asyncio.sleep(0.002)
+        inside = await b.launcher.net_socket(running, socket.AF_INET, socket.SOCK_STREAM)
+        with inside:
+            await asyncio.to_thread(inside.connect, ("127.0.0.1", 7000))
+            return await asyncio.to_thread(inside.recv, 100)
+
+    assert bench(scenario) == b"hello\n"
