@@ -1,0 +1,18 @@
+"""What is measured, each with the goal that the project set itself; one module for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.bench import Bench
+from benchmarks.result import Result
+from benchmarks.scenarios import crowd, database, lifecycle, one_shot, plugin_load, sequential
+
+SCENARIOS: dict[str, Callable[[Bench], Result]] = {
+    "one-shot": one_shot.measure,
+    "lifecycle": lifecycle.measure,
+    "database": database.measure,
+    "sequential": sequential.measure,
+    "crowd": crowd.measure,
+    "plugin-load": plugin_load.measure,
+}

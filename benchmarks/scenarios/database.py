@@ -1,0 +1,143 @@
+"""A fresh, seeded PostgreSQL for one test, up to the answer to its first query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks import lockstep
+from benchmarks.alternate import Subject, alternate
+from benchmarks.bench import Bench, present
+from benchmarks.peers import postgresql, testcontainers
+from benchmarks.result import OURS, Goal, Result, Row
+
+ROWS = 1000
+SEED = (
+    "CREATE TABLE account (id integer PRIMARY KEY, name text NOT NULL)",
+    f"INSERT INTO account SELECT n, 'name ' || n FROM generate_series(1, {ROWS}) AS n",
+    "CREATE INDEX account_name ON account (name)",
+)
+TEMPLATE = "template clone"
+_STRATEGIES = ("wal_log", "file_copy")
+_DEFAULT_POLLS = "default polls"
+_POLLS = {_DEFAULT_POLLS: testcontainers.POLL, "50 ms polls": 0.05}
+_IMAGE = "postgres:latest"
+
+_CONFTEST = f"""\
+from sandbox_fixtures import postgres
+
+pg = postgres(load={list(SEED)!r})
+"""
+_SUITE = f"""\
+import psycopg
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(10_000))
+def test_database(pg, turn):
+    with psycopg.connect(pg.url) as connection:
+        assert connection.execute("SELECT count(*) FROM account").fetchone() == ({ROWS},)
+"""
+
+
+def measure(bench: Bench) -> Result:
+    result = Result("database", "a fresh, seeded PostgreSQL, ready for its test")
+    whole = _Whole({})
+    peers: dict[str, Callable[[], Subject]] = {OURS: partial(_ours, bench, whole)}
+    for strategy in _STRATEGIES:
+        peers[f"{TEMPLATE}, {strategy}"] = partial(_template, bench, whole, strategy)
+    for polls, seconds in _POLLS.items():
+        name = f"{testcontainers.NAME}, {polls}"
+        peers[name] = partial(_testcontainers, bench, whole, name, seconds)
+    subjects = present(result, peers)
+    result.rows = alternate(subjects, bench.rounds(50))
+    by_default = f"{testcontainers.NAME}, {_DEFAULT_POLLS}"
+    templates = [result.median(f"{TEMPLATE}, {strategy}") for strategy in _STRATEGIES]
+    measured = [median for median in templates if median is not None]
+    ours = result.median(OURS)
+    fastest = ours / min(measured) if measured and ours is not None else None
+    result.goals = [
+        Goal(
+            "times faster than testcontainers with initdb",
+            result.ratio(by_default, OURS),
+            40,
+            at_most=False,
+        ),
+        Goal("times the faster template clone", fastest, 1.0, at_most=True),
+    ]
+    result.rows += whole.rows()
+    return result
+
+
+@dataclass
+class _Whole:
+    """The same runs with tear-down, beside the figures that the goals are about."""
+
+    samples: dict[str, list[float]]
+
+    def note(self, name: str, seconds: float) -> None:
+        self.samples.setdefault(name, []).append(seconds)
+
+    def rows(self) -> list[Row]:
+        warmed_up = {name: found[1:] for name, found in self.samples.items() if len(found) > 1}
+        return [Row(f"{name}, with tear-down", found) for name, found in warmed_up.items()]
+
+
+def _ours(bench: Bench, whole: _Whole) -> Subject:
+    """The fixture as a test uses it, in a pytest run that goes in step with the benchmark."""
+    postgresql.driver()
+    directory = bench.work / "suite"
+    directory.mkdir()
+    (directory / "conftest.py").write_text(_CONFTEST)
+    (directory / "test_database.py").write_text(_SUITE)
+    step = bench.stack.enter_context(lockstep.suite(directory, bench.service.environ))
+
+    def run() -> float:
+        ready, complete = step()
+        whole.note(OURS, complete)
+        return ready
+
+    return Subject(OURS, run, note="the fixture `postgres` in a pytest run")
+
+
+def _template(bench: Bench, whole: _Whole, strategy: str) -> Subject:
+    clones = bench.template_server(SEED)(strategy)
+    return _subject(f"{TEMPLATE}, {strategy}", clones.fresh, whole)
+
+
+def _testcontainers(bench: Bench, whole: _Whole, name: str, poll: float) -> Subject:
+    daemon, image = bench.daemon, bench.work / "postgres.tar"
+    if not image.exists():
+        postgresql.image_tar(bench.archive, image)
+        daemon.import_image(image, _IMAGE, *postgresql.image_changes())
+    seed, sockets = bench.work / "seed.sql", bench.work / "sockets"
+    seed.write_text("".join(f"{statement};\n" for statement in SEED))
+    seed.chmod(0o644)
+    sockets.mkdir(exist_ok=True)
+    sockets.chmod(0o777)  # the server in the container runs as a user of its own
+
+    def fresh() -> AbstractContextManager[str]:
+        return testcontainers.postgres(daemon.host, _IMAGE, seed, sockets, poll)
+
+    return _subject(name, fresh, whole, every=10)
+
+
+def _subject(
+    name: str, fresh: Callable[[], AbstractContextManager[str]], whole: _Whole, *, every: int = 1
+) -> Subject:
+    psycopg = postgresql.driver()
+
+    def run() -> float:
+        began = time.perf_counter()
+        with fresh() as dsn:
+            with psycopg.connect(dsn) as connection:
+                count = connection.execute("SELECT count(*) FROM account").fetchone()
+            ready = time.perf_counter() - began
+        assert count == (ROWS,)
+        whole.note(name, time.perf_counter() - began)
+        return ready
+
+    return Subject(name, run, every=every)
