@@ -111,6 +111,8 @@ def _decoded(raw: bytes) -> object:
         if error.msg == "Extra data":
             raise BadRequest("unexpected content after JSON") from error
         raise BadRequest(f"invalid JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadRequest("invalid JSON: it is not UTF-8", str(error)) from error
     except RecursionError as error:
         raise BadRequest("invalid JSON: exceeded max depth") from error
     except ValueError as error:

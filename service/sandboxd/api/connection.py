@@ -10,15 +10,17 @@ from aiohttp import web
 
 from sandboxd.api.hangups import Hangups, has_hung_up
 from sandboxd.api.peer import is_own_user
-from sandboxd.api.replies import failure
+from sandboxd.api.replies import encoded, failure
 
 KEEPALIVE_SECONDS = 3600.0
 _LONGEST_LINE = 64 << 10
 _LARGEST_HEADER = 64 << 10
+_REFUSAL_SECONDS = 1.0
 
-_FOREIGN_USER = (
+_FOREIGN_USER = encoded({"message": "this socket serves only the user whose service it is"})
+_FOREIGN_USER_ANSWER = (
     b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    b'Content-Length: 54\r\n\r\n{"message":"this socket serves only the user it is of"}'
+    b"Content-Length: %d\r\n\r\n%s" % (len(_FOREIGN_USER), _FOREIGN_USER)
 )
 
 
@@ -46,13 +48,18 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         sock = transport.get_extra_info("socket")
         if not is_own_user(sock):
-            assert isinstance(transport, asyncio.WriteTransport)
-            transport.write(_FOREIGN_USER)
-            transport.close()
-            self.close()
+            self._refuse(transport)
             return
         self._sock = sock
         super().connection_made(transport)
+
+    def _refuse(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(_FOREIGN_USER_ANSWER)
+        transport.write_eof()
+        self.close()  # so that what is received is not read as requests
+        # Closing before the request is read would reset the connection under the answer: unix(7).
+        asyncio.get_running_loop().call_later(_REFUSAL_SECONDS, transport.close)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         return self.keep_open_for_answers()

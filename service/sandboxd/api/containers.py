@@ -34,11 +34,9 @@ async def list_(call: Call) -> web.StreamResponse:
     for name in ("before", "since"):
         if query.text(name):
             filters[name] = [query.text(name)]
+    limit = query.integer("limit", -1)
     rows = call.engine.list(
-        all=query.flag("all"),
-        limit=query.integer("limit", -1),
-        filters=filters,
-        size=query.flag("size"),
+        all=query.flag("all"), limit=limit, filters=filters, size=query.flag("size")
     )
     return json_reply(rows)
 
@@ -59,8 +57,8 @@ async def start(call: Call) -> web.StreamResponse:
 async def stop(call: Call) -> web.StreamResponse:
     """POST /containers/{id}/stop?t&signal: answers after its death; 304 when it was stopped."""
     engine, query = call.engine, call.query
-    container = engine.find(call.params["id"])
-    stopped = await engine.stop(container, query.seconds("t"), query.text("signal") or None)
+    timeout, signal = query.seconds("t"), query.text("signal") or None
+    stopped = await engine.stop(engine.find(call.params["id"]), timeout, signal)
     return empty_reply(204 if stopped else 304)
 
 
