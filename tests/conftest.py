@@ -23,7 +23,7 @@ pytest_plugins = ["pytester"]
 
 
 def _in_child(body: str) -> str:
-    """Run Python code in a child; its stderr's last line is why it failed, empty when it did not."""
+    """Run Python code in a child; the last line of its stderr where it failed, else nothing."""
     done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, timeout=30)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1]
 

@@ -175,9 +175,8 @@ class _Service:
         # The fork server starts before anything heavy is imported, while there is one thread.
         from sandboxd.launcher.client import Launcher
 
-        stage = self._root / "stage"
-        stage.mkdir(mode=0o700, exist_ok=True)
-        launcher = await Launcher.spawn(self._ids, stage=str(stage), warm=WARM_SLOTS)
+        (self._root / "stage").mkdir(mode=0o700, exist_ok=True)
+        launcher = await Launcher.spawn(self._ids, store=str(self._root), warm=WARM_SLOTS)
         try:
             await self._with_floors(launcher, told)
         finally:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import stat
 import sys
 from collections import deque
+from dataclasses import replace
 from typing import Final, NoReturn, Self
 
 from sandboxd.errors import HostLacks, SandboxError, StartFailed, Unavailable
 from sandboxd.launcher import wire
-from sandboxd.launcher.spec import ContainerSpec, Process
+from sandboxd.launcher.pool import Pool
+from sandboxd.launcher.running import Running
+from sandboxd.launcher.spec import ContainerSpec, HostRoot, Mount, Process
 from sandboxd.linux import loopback, mount, namespaces, pidfd
 from sandboxd.linux.idmap import IdMap
-from sandboxd.linux.pidfd import reap
 
-_REFILL_DELAY: Final = 0.002
-"""Seconds from a start to the order for its replacement: the request at hand comes first."""
+__all__ = ["Launcher", "Running", "Stdio"]
+
 _OUTER: Final = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS
 _ENTRY: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
@@ -29,38 +32,6 @@ _ENTRY: Final = (
 )
 
 Stdio = tuple[int, int, int]
-
-
-class Running:
-    """A process of a container: its first one or an exec."""
-
-    def __init__(self, token: int, descriptor: int, control: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        self.pidfd = descriptor
-        self.pid = pidfd.pid_of(descriptor)
-        self.pty: int | None = None
-        self.exited: asyncio.Future[int] = loop.create_future()
-        self.exit_signal = 0
-        self.token = token
-        self.control = control
-
-    def kill(self, signal: int) -> None:
-        """pidfd_send_signal(2). Raises ProcessLookupError when the process is gone."""
-        pidfd.pidfd_send_signal(self.pidfd, signal)
-
-    def close(self) -> None:
-        """Give back the descriptors; the process itself is not touched."""
-        self.control.close()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
-
-    def finish(self, status: int) -> None:
-        """Record the wait status that the fork server reported."""
-        code = os.waitstatus_to_exitcode(status)
-        self.exit_signal = -code if code < 0 else 0
-        if not self.exited.done():
-            self.exited.set_result(code if code >= 0 else 128 - code)
 
 
 class Launcher:
@@ -71,26 +42,28 @@ class Launcher:
         self._loop = loop
         self._server = server
         self._pidfd = descriptor
-        self._warm_target = warm
-        self._warm: deque[Running] = deque()
-        self._ordered = 0
         self._next_token = 0
-        self._slot_waiters: deque[asyncio.Future[Running]] = deque()
+        self._image_slots = Pool(warm, lambda pool: self._order(pool, "image"))
+        self._any_slots = Pool(0, lambda pool: self._order(pool, "any"))
+        self._host_slots: Pool | None = None
+        self._host: HostRoot | None = None
+        self._host_target = warm
+        self._orders: dict[int, Pool] = {}
         self._answers: dict[int, asyncio.Future[Running | int]] = {}
         self._running: dict[int, Running] = {}
         self._outbox: deque[tuple[wire.Message, tuple[int, ...]]] = deque()
-        self._refill_timer: asyncio.TimerHandle | None = None
         self.lost: asyncio.Future[str] = loop.create_future()
 
     @classmethod
-    async def spawn(cls, idmap: IdMap, *, stage: str, warm: int = 4) -> Self:
+    async def spawn(cls, idmap: IdMap, *, store: str, warm: int = 4) -> Self:
         """Start the fork server in namespaces of its own and order the first warm slots.
 
-        The calling process must be in the outer user namespace. `stage` is an existing empty
-        directory. Raises HostLacks when the first slot cannot be made.
+        The calling process must be in the outer user namespace. `store` is the state root, which
+        holds every layer and upper directory; an empty directory `stage` in it must exist.
+        Raises HostLacks when a slot cannot be made.
         """
         ours, theirs = wire.pair()
-        arguments = (stage, *idmap.nested())
+        arguments = (store, *idmap.nested())
         try:
             pid, descriptor = namespaces.fork_into(_OUTER)
             if pid == 0:
@@ -102,14 +75,12 @@ class Launcher:
         ours.setblocking(False)
         launcher = cls(ours, descriptor, warm)
         launcher._loop.add_reader(ours, launcher._on_readable)
-        launcher._refill()
-        first = await launcher._take_slot()
-        launcher._warm.appendleft(first)
+        launcher._image_slots.refill()
         return launcher
 
     @property
     def warm_slots(self) -> int:
-        return len(self._warm)
+        return len(self._image_slots) + (0 if self._host_slots is None else len(self._host_slots))
 
     @property
     def pid(self) -> int:
@@ -121,12 +92,16 @@ class Launcher:
 
         The descriptors are duplicated. Raises StartFailed with exit_code 127, 126 or 125.
         """
-        slot = await self._take_slot()
-        self._plan_refill()
-        plain, fds = spec.to_wire()
-        for directory in spec.cgroups:
-            _move_to_cgroup(directory, slot.pid)
-        return await self._deliver(slot, ("start", plain), (*stdio, *fds), spec.process)
+        spec, pool, shown = self._choose_slots(spec)
+        try:
+            slot = await pool.take()
+            plain, fds = spec.to_wire()
+            for directory in spec.cgroups:
+                _move_to_cgroup(directory, slot.pid)
+            return await self._deliver(slot, ("start", plain), (*stdio, *fds), spec.process)
+        finally:
+            for fd in shown:
+                os.close(fd)
 
     async def exec(
         self, target: Running, process: Process, stdio: Stdio, cgroups: tuple[str, ...] = ()
@@ -146,20 +121,40 @@ class Launcher:
 
     async def close(self) -> None:
         """End the fork server, and with it every process that it started."""
-        if self._refill_timer is not None:
-            self._refill_timer.cancel()
         self._loop.remove_reader(self._server)
         self._loop.remove_writer(self._server)
         self._server.close()
-        await self._gone()
-        for slot in self._warm:
-            slot.close()
-        self._warm.clear()
-
-    async def _gone(self) -> None:
+        self._end_pools("the service is stopping")
         await self._readable(self._pidfd)
-        reap(self._pidfd)
+        pidfd.reap(self._pidfd)
         os.close(self._pidfd)
+
+    def _choose_slots(self, spec: ContainerSpec) -> tuple[ContainerSpec, Pool, list[int]]:
+        """The pool for a specification, and descriptors of what the image `host` shows besides."""
+        host = spec.rootfs.host
+        if spec.sysctls or "SYS_ADMIN" in spec.process.capabilities:
+            return spec, self._any_slots, []
+        if host is None:
+            return spec, self._image_slots, []
+        if spec.rootfs.upper is not None or _hides_what_it_shows(host):
+            return spec, self._any_slots, []
+        pool = self._slots_for(replace(host, show=()))
+        extra = [_show(path) for path in host.show]
+        mounts = tuple(each for each in extra if each is not None)
+        fds = [each.source_fd for each in mounts if each.source_fd is not None]
+        return replace(spec, mounts=(*mounts, *spec.mounts)), pool, fds
+
+    def _slots_for(self, host: HostRoot) -> Pool:
+        """The pool of slots that assembled this root ahead; another root replaces it."""
+        if self._host_slots is None or self._host != host:
+            if self._host_slots is not None:
+                self._host_slots.close(HostLacks("start on host", "the host's mounts changed"))
+            plain = host.to_wire()
+            self._host = host
+            self._host_slots = Pool(
+                self._host_target, lambda pool: self._order(pool, "host", plain)
+            )
+        return self._host_slots
 
     async def _deliver(
         self, child: Running, message: wire.Message, fds: tuple[int, ...], process: Process
@@ -204,31 +199,10 @@ class Launcher:
         finally:
             self._loop.remove_reader(descriptor)
 
-    async def _take_slot(self) -> Running:
-        if self._warm:
-            return self._warm.popleft()
-        waiter: asyncio.Future[Running] = self._loop.create_future()
-        self._slot_waiters.append(waiter)
-        self._order_slots(len(self._slot_waiters))
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._warm.append(waiter.result())
-            raise
-
-    def _plan_refill(self) -> None:
-        if self._refill_timer is None:
-            self._refill_timer = self._loop.call_later(_REFILL_DELAY, self._refill)
-
-    def _refill(self) -> None:
-        self._refill_timer = None
-        self._order_slots(self._warm_target - len(self._warm) + len(self._slot_waiters))
-
-    def _order_slots(self, wanted: int) -> None:
-        while self._ordered < wanted:
-            self._ordered += 1
-            self._post(("slot", self._token()))
+    def _order(self, pool: Pool, kind: str, host: tuple[object, ...] | None = None) -> None:
+        token = self._token()
+        self._orders[token] = pool
+        self._post(("slot", token, kind, host))
 
     def _token(self) -> int:
         self._next_token += 1
@@ -287,19 +261,12 @@ class Launcher:
             self._on_failure(token, *rest)
 
     def _on_child(self, token: int, descriptor: int, control_fd: int) -> None:
-        control = socket.socket(fileno=control_fd)
-        child = Running(token, descriptor, control)
+        child = Running(token, descriptor, socket.socket(fileno=control_fd))
         self._running[token] = child
         if token in self._answers:
             self._settle(token, child)
-            return
-        self._ordered -= 1
-        while self._slot_waiters:
-            waiter = self._slot_waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(child)
-                return
-        self._warm.append(child)
+        else:
+            self._orders[token].put(child)
 
     def _settle(self, token: int, value: Running | int) -> None:
         answer = self._answers.pop(token)
@@ -312,28 +279,21 @@ class Launcher:
 
     def _on_exit(self, token: int, status: int) -> None:
         child = self._running.pop(token, None)
+        pool = self._orders.pop(token, None)
         if child is None:
             return
-        if child in self._warm:
-            self._warm.remove(child)
+        if pool is not None and pool.discard(child):
             child.close()
         child.finish(status)
 
     def _on_failure(self, token: int, number: int, text: str) -> None:
-        error: SandboxError
         if token in self._answers:
             answer = self._answers.pop(token)
-            error = StartFailed("enter the container", text)
             if not answer.done():
-                answer.set_exception(error)
+                answer.set_exception(StartFailed("enter the container", text))
             return
-        self._ordered -= 1
         error = HostLacks("make namespaces for a container", text, "sandboxctl doctor")
-        while self._slot_waiters:
-            waiter = self._slot_waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(error)
-                return
+        self._orders.pop(token).fail(error)
 
     def _lose(self, why: str) -> None:
         if self.lost.done():
@@ -342,16 +302,34 @@ class Launcher:
         self._loop.remove_writer(self._server)
         reason = f"the fork server ended ({why or 'no reason given'})"
         self.lost.set_result(reason)
-        error = Unavailable("launcher", reason, "sandboxctl service start")
-        for waiter in self._slot_waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(error)
+        self._end_pools(reason)
         for child in list(self._running.values()):
             child.finish(9)
         self._running.clear()
+
+    def _end_pools(self, reason: str) -> None:
+        error = Unavailable("launcher", reason, "sandboxctl service start")
+        for pool in (self._image_slots, self._any_slots, self._host_slots):
+            if pool is not None:
+                pool.close(error)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+
+def _hides_what_it_shows(host: HostRoot) -> bool:
+    return any(hidden.startswith(f"{shown}/") for hidden in host.hide for shown in host.show)
+
+
+def _show(path: str) -> Mount | None:
+    """A host path at the same place, read-only; one that does not exist shows nothing."""
+    try:
+        tree = mount.open_tree(path)
+    except FileNotFoundError:
+        return None
+    mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree, recursive=True)
+    is_file = not stat.S_ISDIR(os.fstat(tree).st_mode)
+    return Mount(path, tree, is_file=is_file)
 
 
 def _start_failure(process: Process, exit_code: int, text: str) -> SandboxError:

@@ -13,9 +13,10 @@ import select
 import signal
 import socket
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from sandboxd.launcher import profile, slot, wire
+from sandboxd.launcher.spec import HostRoot
 from sandboxd.linux import capabilities, namespaces
 from sandboxd.linux import process as own_process
 
@@ -25,9 +26,9 @@ _JOINED: Final = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID
 class ForkServer:
     """One loop over two descriptors: the service's socket and the signal pipe."""
 
-    def __init__(self, service: socket.socket, stage: str, maps: tuple[str, str]) -> None:
+    def __init__(self, service: socket.socket, store: str, maps: tuple[str, str]) -> None:
         self._service = service
-        self._stage = stage
+        self._store = store
         self._uid_map, self._gid_map = maps
         self._single_id = maps[0].split() == ["0", "0", "1"]
         self._own_pids = namespaces.open_namespace("self", "pid")
@@ -64,7 +65,7 @@ class ForkServer:
         try:
             kind, token, *rest = message
             if kind == "slot":
-                self._make_slot(token)
+                self._make_slot(token, *rest)
             elif kind == "enter":
                 self._enter(token, fds[0])
             elif kind == "socket":
@@ -75,12 +76,16 @@ class ForkServer:
             for fd in fds:
                 os.close(fd)
 
-    def _make_slot(self, token: int) -> None:
+    def _make_slot(
+        self, token: int, kind: slot.SlotKind, host: tuple[Any, ...] | None = None
+    ) -> None:
+        root = None if host is None else HostRoot(*host)
+        work = slot.SlotWork(kind, self._store, self._single_id, root)
         ours, theirs = wire.pair()
         try:
             pid, pidfd = namespaces.fork_into(namespaces.CONTAINER)
             if pid == 0:
-                self._slot_in_child(ours, theirs)
+                self._slot_in_child(ours, theirs, work)
             self._by_pid[pid] = token
             try:
                 self._write_maps(pid)
@@ -92,11 +97,13 @@ class ForkServer:
             ours.close()
             theirs.close()
 
-    def _slot_in_child(self, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+    def _slot_in_child(
+        self, ours: socket.socket, theirs: socket.socket, work: slot.SlotWork
+    ) -> NoReturn:
         ours.close()
         if theirs.recv(1) != b"m":
             os._exit(125)
-        slot.run_in_child(theirs, self._stage, single_id=self._single_id)
+        slot.run_in_child(theirs, work)
 
     def _write_maps(self, pid: int) -> None:
         for name, text in (("uid_map", self._uid_map), ("gid_map", self._gid_map)):
@@ -161,8 +168,8 @@ class ForkServer:
                 self._tell(("exit", token, status))
 
 
-def main(service_fd: int, stage: str, uid_map: str, gid_map: str) -> NoReturn:
-    """Entry of the fork server's interpreter; `stage` is an empty directory to mount slots on."""
+def main(service_fd: int, store: str, uid_map: str, gid_map: str) -> NoReturn:
+    """Entry of the fork server's interpreter; `store` is the state root."""
     own_process.set_name("sandbox-launch")
     own_process.prctl(own_process.PR_SET_DUMPABLE, 0)
     os.umask(0)
@@ -171,4 +178,4 @@ def main(service_fd: int, stage: str, uid_map: str, gid_map: str) -> NoReturn:
     gc.disable()
     gc.freeze()
     service = socket.socket(fileno=service_fd)
-    ForkServer(service, stage, (uid_map, gid_map)).serve()
+    ForkServer(service, store, (uid_map, gid_map)).serve()

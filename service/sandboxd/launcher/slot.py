@@ -12,24 +12,42 @@ import os
 import signal
 import socket
 import stat
-from typing import Final, NoReturn
+from dataclasses import dataclass
+from typing import Final, Literal, NoReturn
 
 from sandboxd.launcher import entry, profile, reaper, rootfs, wire
-from sandboxd.launcher.spec import DEFAULT_SHM_SIZE, ContainerSpec, Process
+from sandboxd.launcher.spec import DEFAULT_SHM_SIZE, ContainerSpec, HostRoot, Process
 from sandboxd.linux import mount
 from sandboxd.linux import process as own_process
 from sandboxd.linux.loopback import bring_up
 
+SlotKind = Literal["image", "host", "any"]
+"""What a slot waits for: an image of the store, the image `host` assembled ahead, or anything.
+
+The first two have left the host's tree when the request comes; the last still sees it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotWork:
+    """What a slot is made for: where the store is, and for `host` its root."""
+
+    kind: SlotKind
+    store: str
+    single_id: bool
+    host: HostRoot | None = None
+
+
 _NOSUID: Final = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
 
 
-def run_in_child(control: socket.socket, stage: str, *, single_id: bool) -> NoReturn:
+def run_in_child(control: socket.socket, work: SlotWork) -> NoReturn:
     """The whole life of a slot, from the written id map to exec."""
     try:
         _quiet_in_child(control)
-        prepared = prepare_in_child(stage)
+        stage = prepare_in_child(work)
         message, fds = wire.receive(control)
-        _launch_in_child(control, prepared, message, fds, single_id=single_id)
+        _launch_in_child(control, stage, work, message, fds)
     except EOFError:
         os._exit(0)
     except BaseException as error:
@@ -67,24 +85,34 @@ def _quiet_in_child(control: socket.socket) -> None:
     own_process.close_from(keep + 1)
 
 
-def prepare_in_child(path: str) -> rootfs.Stage:
+def prepare_in_child(work: SlotWork) -> rootfs.Stage:
     """Mount ahead what every container has: proc, sys, dev, and a tmpfs for writes."""
     os.umask(0)
     mount.make_private()
-    mount.mount("sandbox", path, "tmpfs", mount.MS_NODEV, "mode=755")
-    for name in ("root", "proc", "sys", "dev", "files", "empty", "u", "w"):
+    base = f"{work.store}/stage"
+    mount.mount("sandbox", base, "tmpfs", mount.MS_NODEV, "mode=755")
+    stage = rootfs.Stage(base)
+    path = stage.path
+    os.mkdir(path, 0o755)
+    for name in ("root", "proc", "sys", "dev", "files", "empty", "old", "u", "w"):
         os.mkdir(f"{path}/{name}", 0o755)
-    root = f"{path}/root"
-    mount.mount(root, root, "", mount.MS_BIND)
+    mount.mount(stage.root_path, stage.root_path, "", mount.MS_BIND)
     _mount_proc(f"{path}/proc")
     _mount_sys(f"{path}/sys")
     _mount_dev(f"{path}/dev")
     bring_up()
-    parts = {
-        name: mount.open_tree(f"{path}/{name}", clone=False) for name in ("proc", "sys", "dev")
-    }
+    for name in ("proc", "sys", "dev"):
+        stage.parts[name] = mount.open_tree(f"{path}/{name}", clone=False)
+    if work.kind == "image":
+        os.makedirs(f"{base}{work.store}")
+        mount.mount(work.store, f"{base}{work.store}", "", mount.MS_BIND)
+    if work.host is not None:
+        for operation in rootfs.plan_host(work.host, None):
+            operation.execute(stage)
+    if work.kind != "any":
+        stage.leave_host()
     gc.freeze()
-    return rootfs.Stage(path, parts)
+    return stage
 
 
 def _mount_proc(path: str) -> None:
@@ -172,10 +200,9 @@ def _mask(path: str) -> None:
 def _launch_in_child(
     control: socket.socket,
     stage: rootfs.Stage,
+    work: SlotWork,
     message: wire.Message,
     fds: list[int],
-    *,
-    single_id: bool,
 ) -> NoReturn:
     spec = ContainerSpec.from_wire(message[1], fds[3:])
     for name, value in spec.sysctls:
@@ -183,14 +210,15 @@ def _launch_in_child(
     own_process.sethostname(spec.hostname)
     if spec.domainname:
         own_process.setdomainname(spec.domainname)
-    for operation in rootfs.plan(spec):
+    operations = rootfs.plan(spec) if work.host is None else rootfs.plan_on_host(spec)
+    for operation in operations:
         operation.execute(stage)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     attach_streams_in_child(control, spec.process, fds[:3], console=True)
     os.umask(0o022)
     if spec.process.init:
         reaper.fork_in_child(control)
-    entry.become_in_child(spec.process, root, single_id=single_id)
+    entry.become_in_child(spec.process, root, single_id=work.single_id)
 
 
 def exec_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:

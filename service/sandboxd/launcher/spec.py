@@ -29,6 +29,9 @@ class HostRoot:
     hide: tuple[str, ...] = ()
     """Absolute paths covered by an empty file or directory, after all the others."""
 
+    def to_wire(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
 
 @dataclass(frozen=True, slots=True)
 class Rootfs:
@@ -50,6 +53,9 @@ class Mount:
     readonly: bool = False
     tmpfs_options: str = ""
     is_file: bool = False
+
+    def to_wire(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +114,9 @@ class ContainerSpec:
                 self.rootfs.lowers,
                 self.rootfs.upper,
                 self.rootfs.readonly,
-                None if host is None else _values(host),
+                None if host is None else host.to_wire(),
             ),
-            tuple(_values(each) for each in self.mounts),
+            tuple(each.to_wire() for each in self.mounts),
             self.domainname,
             self.hosts,
             self.resolv_conf,
@@ -131,7 +137,3 @@ class ContainerSpec:
             for target, fd, *others in mounts
         )
         return cls(ids, hostname, Process.from_wire(process), root, taken, *rest)
-
-
-def _values(record: HostRoot | Mount) -> tuple[Any, ...]:
-    return tuple(getattr(record, name) for name in record.__slots__)

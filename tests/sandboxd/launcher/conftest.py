@@ -6,7 +6,7 @@ import asyncio
 import os
 import pickle
 import shutil
-import tarfile
+import subprocess
 import tempfile
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -70,7 +70,7 @@ Scenario = Callable[[Bench], Awaitable[Any]]
 
 @pytest.fixture(params=["own", "single"])
 def bench(request: pytest.FixtureRequest, busybox_tar: Path) -> Iterator[Callable[[Scenario], Any]]:
-    """Call it with a coroutine function; it runs under this user's map and under a single-id map."""
+    """Call it with a coroutine function: it runs under this user's map and a single-id map."""
     base = Path(tempfile.mkdtemp(prefix="sbx-launcher-", dir="/tmp"))
     ids = idmap.single() if request.param == "single" else idmap.choose()
     yield lambda scenario: _in_forked_child(base, ids, busybox_tar, scenario)
@@ -104,11 +104,10 @@ def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
     tree, stage = base / "tree", base / "stage"
     tree.mkdir(mode=0o755)
     stage.mkdir()
-    with tarfile.open(tar) as archive:
-        archive.extractall(tree, filter="tar")
+    subprocess.run(["tar", "-xf", tar, "-C", tree, "--no-same-owner"], check=True)
 
     async def whole() -> Any:
-        launcher = await Launcher.spawn(ids, stage=str(stage), warm=2)
+        launcher = await Launcher.spawn(ids, store=str(base), warm=2)
         try:
             return await scenario(Bench(launcher, tree, ids))
         finally:
