@@ -7,6 +7,7 @@ SandboxError                        500
 ├── Forbidden                       403  a read-only or foreign object
 ├── NotFound                        404
 │   ├── NoSuchImage, NoSuchContainer, NoSuchExec, NoSuchVolume, NoSuchSnapshot
+├── TimedOut                        408  what was waited for did not come in time
 ├── Conflict                        409  the object's state forbids it
 ├── HostLacks                       500  the machine misses a capability
 ├── NoSpace                         507  disk, inodes or quota used up
@@ -108,6 +109,10 @@ class NoSuchVolume(NotFound):
 
 class NoSuchSnapshot(NotFound):
     _message = "No such snapshot: {}"
+
+
+class TimedOut(SandboxError):
+    status = 408
 
 
 class Conflict(SandboxError):
