@@ -1,1 +1,78 @@
-"""The pytest plugin."""
+"""The pytest plugin: options, the marker `sandbox`, the fixture `sandbox`, one header line.
+
+It is imported in every run of every project that has it installed, so it imports next to nothing;
+the client is loaded, and the service started, when the first fixture asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_sandbox import hookspecs, marker
+from pytest_sandbox.options import add_options, options_of
+
+if TYPE_CHECKING:
+    from pytest_sandbox.client.session import Client
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", marker.DESCRIPTION)
+    options_of(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    host = options_of(config).host or default_host()
+    state = "socket present" if os.path.exists(host.removeprefix("unix://")) else "not started"
+    return f"sandbox: {host} ({state})"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
+    """Fail the collection, with file and line, where a marker's arguments cannot be used."""
+    made = yield
+    for item in made if isinstance(made, list) else [made]:
+        if isinstance(item, pytest.Item):
+            marker.refuse_bad_marker(item)
+    return made
+
+
+@pytest.fixture(scope="session")
+def sandbox(pytestconfig: pytest.Config) -> Iterator[Client]:
+    """A client of the sandbox service, which starts when it is needed.
+
+    Everything made through it is removed at the end of the session, however that ends; with
+    pytest-xdist each worker has its own.
+    """
+    from pytest_sandbox.manners import explained
+    from pytest_sandbox.reporting import FailureReports
+    from pytest_sandbox.run_state import SandboxRun
+
+    with explained(pytestconfig):
+        run = SandboxRun(pytestconfig)
+    reports = FailureReports(run)
+    pytestconfig.pluginmanager.register(reports, "sandbox-reports")
+    yield run.client
+    pytestconfig.pluginmanager.unregister(reports)
+    run.close()
+
+
+def default_host() -> str:
+    """Where the service of this user listens; the same rule as in sandboxd.paths.
+
+    It stands here once more because the header must not cost the import of the other side.
+    """
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return f"unix://{runtime}/sandboxd/docker.sock"
+    return f"unix:///tmp/sandboxd-{os.getuid()}/docker.sock"

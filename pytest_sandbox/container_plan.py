@@ -1,0 +1,86 @@
+"""What the factory `container` was asked for, and how it becomes a container that is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_sandbox import lifecycle
+from pytest_sandbox.call_site import CallSite
+from pytest_sandbox.client.options import ContainerOptions
+from pytest_sandbox.client.volume import Volume
+from pytest_sandbox.lifecycle import Ready
+from pytest_sandbox.marker import marked
+from pytest_sandbox.options import options_of
+
+if TYPE_CHECKING:
+    from pytest_sandbox.client.container import Container
+    from pytest_sandbox.client.session import Client
+
+Source = str | Path | Volume
+"""What is mounted: a volume fixture by its name, a host path (with a `/` if it is a string)."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ContainerPlan:
+    """The arguments of one `container(…)`; `site` is where it was called."""
+
+    image: str | None
+    command: tuple[str, ...] | None
+    volumes: Mapping[str, Source]
+    env: Mapping[str, str]
+    ready: tuple[Ready, ...]
+    timeout: float | None
+    options: dict[str, Any]
+    site: CallSite
+
+    def __post_init__(self) -> None:
+        """TypeError or ValueError, at the line of the call, for arguments that cannot work."""
+        if unknown := self.options.keys() - ContainerOptions.__annotations__.keys():
+            raise TypeError(f"container: unknown argument {', '.join(sorted(unknown))}")
+        for place, source in self.volumes.items():
+            if not isinstance(place, str) or not place.startswith("/"):
+                raise ValueError(f"container: volumes: {place!r} is not an absolute path")
+            if not isinstance(source, Source):
+                raise TypeError(
+                    f"container: volumes: {place}: a volume fixture is given by its name, "
+                    f"a host directory by its path, not as {type(source).__name__}"
+                )
+        for condition in self.ready:
+            if isinstance(condition, bool) or not (
+                isinstance(condition, int | str) or callable(condition)
+            ):
+                raise TypeError(f"container: ready: {condition!r} is no port, path or function")
+
+    def start(self, request: pytest.FixtureRequest, client: Client) -> Container:
+        """The container, started and ready; it goes with the fixture of `request`."""
+        asked, options = marked(request.node), options_of(request.config)
+        made = client.container(
+            asked.image or self.image or options.image,
+            self.command,
+            name=lifecycle.unique_name(request),
+            volumes=dict(self._mount(request, *pair) for pair in self.volumes.items()),
+            env={**self.env, **asked.env},
+            **{"hostname": request.fixturename, **self.options},
+        )
+        lifecycle.start(request, made)
+        timeout = asked.timeout or self.timeout or options.timeout
+        lifecycle.await_ready(made, self.ready, timeout)
+        return made
+
+    def _mount(
+        self, request: pytest.FixtureRequest, place: str, source: Source
+    ) -> tuple[str | Path, str | Volume]:
+        """One entry of the client's `volumes`: (host path, place) or (place, Volume)."""
+        if isinstance(source, Volume):
+            return place, source
+        if isinstance(source, Path) or "/" in source:
+            return self.site.resolve(source), place
+        volume = request.getfixturevalue(source)
+        if not isinstance(volume, Volume):
+            raise TypeError(f"fixture {source!r} is no volume but {type(volume).__name__}")
+        return place, volume

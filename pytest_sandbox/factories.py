@@ -1,0 +1,147 @@
+"""`container` and `volume`: factories of fixtures, assigned at module level.
+
+In a conftest.py or a test module::
+
+    from pytest_sandbox import container, volume
+
+    site = volume(files={"index.html": "hello"})
+    web = container(
+        command=[sys.executable, "-m", "http.server", "8000", "--directory", "/site"],
+        volumes={"/site": "site"},
+        ready=8000,
+    )
+
+    def test_it(web):
+        assert web.exec(["cat", "/site/index.html"]).stdout == b"hello"
+
+Calling a factory only notes down what is wanted; the service hears of it when a test asks for the
+fixture. Relative host paths are meant from the file that calls the factory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from pytest_sandbox.call_site import CallSite
+from pytest_sandbox.container_plan import ContainerPlan, Source
+from pytest_sandbox.lifecycle import Ready
+from pytest_sandbox.manners import explained
+from pytest_sandbox.volume_plan import Content, VolumePlan, as_commands
+
+if TYPE_CHECKING:
+    from pytest_sandbox.client.container import Container
+    from pytest_sandbox.client.session import Client
+    from pytest_sandbox.client.snapshot import Recipe, Snapshot
+    from pytest_sandbox.client.volume import Volume
+
+ScopeName = Literal["session", "package", "module", "class", "function"]
+Scope = ScopeName | Callable[[str, pytest.Config], ScopeName]
+"""A scope, or a function (fixture_name, config) that says it when tests are collected."""
+
+
+def container(
+    image: str | None = None,
+    command: Sequence[str] | None = None,
+    *,
+    volumes: Mapping[str, Source] | None = None,
+    env: Mapping[str, str] | None = None,
+    ready: Ready | Sequence[Ready] | None = None,
+    timeout: float | None = None,
+    scope: Scope = "function",
+    name: str | None = None,
+    **options: Any,
+) -> Any:
+    """A fixture whose value is a running Container, removed when its scope ends.
+
+    `image`: None for the option --sandbox-image, whose default is `host`: this machine's own root,
+    read-only. `command`: a list of arguments; None for the image's own.
+
+    `volumes`: place in the container (`"/data"`, `"/data:ro"`) to the *name* of a volume fixture,
+    or to a host path, absolute or with a `/` in it.
+
+    `ready`: what must hold before the test gets the container, in turn: a TCP port or the path of
+    a unix socket on which something inside listens, or a function of the Container that raises
+    when it is not. A container that dies is noticed at once. `timeout`: seconds for each, None for
+    --sandbox-timeout.
+
+    `scope` and `name` as in `pytest.fixture`. Further keywords are those of `Client.container`:
+    `user`, `workdir`, `show`, `memory`, `tmpfs`, `read_only`…
+    """
+    if isinstance(command, str):
+        raise TypeError(f"container: command is a list of arguments: [{command!r}, …]")
+    plan = ContainerPlan(
+        image,
+        None if command is None else tuple(command),
+        dict(volumes or {}),
+        dict(env or {}),
+        _conditions(ready),
+        timeout,
+        options,
+        CallSite.of_caller(),
+    )
+
+    def fixture(request: pytest.FixtureRequest, sandbox: Client) -> Container:
+        with explained(request.config):
+            return plan.start(request, sandbox)
+
+    fixture.__doc__ = f"A container of {image or 'the default image'}: {_phrase(command)}"
+    return pytest.fixture(scope=scope, name=name)(fixture)
+
+
+def volume(
+    *,
+    files: Mapping[str, Content] | None = None,
+    commands: Sequence[Sequence[str]] = (),
+    image: str | None = None,
+    env: Mapping[str, str] | None = None,
+    user: str = "",
+    target: str = "/volume",
+    recipe: Recipe | None = None,
+    snapshot: Snapshot | str | None = None,
+    scope: Scope = "function",
+    name: str | None = None,
+) -> Any:
+    """A fixture whose value is a Volume that is filled already, removed when its scope ends.
+
+    `files`: path in the volume to its content: bytes, text, or a Path of a host file or directory.
+    `commands`: run after that, in `image`, in the volume's directory, which is mounted at `target`
+    for them; `env` and `user` are theirs. The result is sealed as a snapshot, once per machine for
+    the same arguments and contents; each volume is a copy-on-write clone of it, which costs
+    nothing to make.
+
+    Instead: a `recipe` (pytest_sandbox.Recipe), or a `snapshot` that there is. With neither the
+    volume is empty. `scope` and `name` as in `pytest.fixture`.
+    """
+    plan = VolumePlan(
+        dict(files or {}),
+        as_commands(commands),
+        image,
+        dict(env or {}),
+        user,
+        target,
+        recipe,
+        snapshot,
+        CallSite.of_caller(),
+    )
+
+    def fixture(request: pytest.FixtureRequest, sandbox: Client) -> Volume:
+        with explained(request.config):
+            made = plan.make(sandbox, request.config)
+        request.addfinalizer(lambda: made.remove(force=True))
+        return made
+
+    fixture.__doc__ = f"A volume with {len(plan.files)} given files, {len(plan.commands)} commands"
+    return pytest.fixture(scope=scope, name=name)(fixture)
+
+
+def _conditions(ready: Ready | Sequence[Ready] | None) -> tuple[Ready, ...]:
+    if ready is None:
+        return ()
+    return (ready,) if isinstance(ready, int | str) or callable(ready) else tuple(ready)
+
+
+def _phrase(command: Sequence[str] | None) -> str:
+    return "its own command" if command is None else " ".join(command)

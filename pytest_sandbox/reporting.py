@@ -1,0 +1,134 @@
+"""What a failing test's report says about its containers and about the service.
+
+One section for each container of this process that there is when the test fails: its state, and
+its log since the test began. One for the service: its log since then, and its exit code when it
+died. Sections are plain text on the report, so they travel from xdist's workers and into JUnit
+files, and `--show-capture=no` hides them.
+
+A passing test pays nothing: logs are read once a test has failed, and cut by their timestamps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_sandbox.errors import NotFound, SandboxError
+from pytest_sandbox.marker import marked
+from pytest_sandbox.options import options_of
+from pytest_sandbox.service_process import signal_name
+
+if TYPE_CHECKING:
+    from pytest_sandbox.client.container import Container
+    from pytest_sandbox.run_state import SandboxRun
+
+Section = tuple[str, str]
+
+LINE_MAX = 2000
+"""Characters of one log line that are shown."""
+_SERVICE_LOG_MAX = 1 << 18
+"""Bytes at the end of the service's log that are searched for what this test has caused."""
+_STAMP = len("2026-11-24T20:00:00.000Z")
+
+
+class FailureReports:
+    """Adds the sections; registered with pytest when the first fixture connects."""
+
+    def __init__(self, run: SandboxRun) -> None:
+        self._run = run
+        self._began = 0.0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        if call.when == "setup":
+            self._began = call.start
+        report = yield
+        if report.failed and (lines := _wanted_lines(item)):
+            report.sections.extend(self._sections(lines))
+        return report
+
+    def _sections(self, lines: int) -> Iterator[Section]:
+        try:
+            yield from self._service_section(lines)
+            yield from self._container_sections(lines)
+        except (SandboxError, OSError) as error:
+            yield "sandbox logs", f"they cannot be read: {error}"
+
+    def _container_sections(self, lines: int) -> Iterator[Section]:
+        if not self._run.client.service.running():
+            return
+        made = self._run.client.made
+        for container in reversed(self._run.client.containers(all=True)):
+            if container.id in made:
+                try:
+                    yield _container_section(container, self._began, lines)
+                except NotFound:
+                    pass  # it has removed itself meanwhile
+
+    def _service_section(self, lines: int) -> Iterator[Section]:
+        died = self._run.service_death()
+        log = service_log_since(self._run.service_log, self._began)
+        if died or log:
+            state = f" ({died})" if died else ""
+            yield f"sandboxd{state}: log since the test began", last_lines(log, lines)
+
+
+def _wanted_lines(item: pytest.Item) -> int:
+    asked = marked(item).log_lines
+    return options_of(item.config).log_lines if asked is None else asked
+
+
+def _container_section(container: Container, began: float, lines: int) -> Section:
+    state = container.inspect()["State"]
+    log = container.logs(since=began, tail=lines + 1).decode(errors="replace")
+    title = f"container {container.name} ({state_phrase(state)}): log since the test began"
+    return title, last_lines(log, lines)
+
+
+def state_phrase(state: dict[str, Any]) -> str:
+    """Docker's `State` in a few words: `running`, `exit code 3`, `exit code 137, SIGKILL`…"""
+    if state["Status"] not in ("exited", "dead"):
+        return str(state["Status"])
+    words = [f"exit code {state['ExitCode']}"]
+    if state["ExitCode"] > 128 and (name := signal_name(state["ExitCode"] - 128)):
+        words.append(name)
+    if state.get("OOMKilled"):
+        words.append("out of memory")
+    return ", ".join(words)
+
+
+def last_lines(text: str, count: int) -> str:
+    """At most `count` lines from the end, none longer than LINE_MAX, and a word on what is gone."""
+    lines = text.splitlines()
+    shown = [line if len(line) <= LINE_MAX else f"{line[:LINE_MAX]}…" for line in lines[-count:]]
+    if len(lines) > count:
+        shown.insert(0, f"[earlier lines left out: --sandbox-log-lines={count}]")
+    return "\n".join(shown) or "[nothing was written]"
+
+
+def service_log_since(path: str, began: float) -> str:
+    """The part of the service's log that was written from `began`, in seconds since 1970, on.
+
+    Lines begin with `2026-11-24T20:00:00.000Z`; those without a time belong to the line before.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _SERVICE_LOG_MAX))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""  # a service that systemd started logs to the journal
+    first = datetime.fromtimestamp(began, UTC).isoformat(timespec="milliseconds")[: _STAMP - 1]
+    fresh = (number for number, line in enumerate(lines) if _stamp(line) >= first)
+    return "\n".join(lines[next(fresh, len(lines)) :])
+
+
+def _stamp(line: str) -> str:
+    """The time at the beginning of a line, without its Z; empty when there is none."""
+    head = line[:_STAMP]
+    return head[:-1] if len(head) == _STAMP and head[10] == "T" and head[-1] == "Z" else ""
