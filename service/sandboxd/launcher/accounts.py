@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sandboxd.linux.openat2 import open_beneath
 
@@ -21,8 +20,7 @@ class UnknownUser(ValueError):
     """A user or group name that the container does not have, or an id out of range."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     uid: int
     gid: int
     groups: tuple[int, ...]
@@ -42,8 +40,7 @@ def resolve(root: int, user: str, extra_groups: tuple[str, ...] = ()) -> Account
     return Account(entry.uid, gid, tuple(dict.fromkeys((*members, *extra))), entry.home)
 
 
-@dataclass(frozen=True, slots=True)
-class _User:
+class _User(NamedTuple):
     name: str
     uid: int
     gid: int

@@ -12,7 +12,6 @@ import socket
 import stat
 import sys
 from collections import deque
-from dataclasses import replace
 from typing import Final, NoReturn, Self
 
 from sandboxd.errors import HostLacks, SandboxError, StartFailed, Unavailable
@@ -111,7 +110,7 @@ class Launcher:
         assert isinstance(entered, Running)
         for directory in cgroups:
             _move_to_cgroup(directory, entered.pid)
-        return await self._deliver(entered, ("exec", process.to_wire()), stdio, process)
+        return await self._deliver(entered, ("exec", tuple(process)), stdio, process)
 
     async def net_socket(self, target: Running, family: int, kind: int) -> socket.socket:
         """A fresh socket inside the network namespace of a running container."""
@@ -138,18 +137,18 @@ class Launcher:
             return spec, self._image_slots, []
         if spec.rootfs.upper is not None or _hides_what_it_shows(host):
             return spec, self._any_slots, []
-        pool = self._slots_for(replace(host, show=()))
+        pool = self._slots_for(host._replace(show=()))
         extra = [_show(path) for path in host.show]
         mounts = tuple(each for each in extra if each is not None)
         fds = [each.source_fd for each in mounts if each.source_fd is not None]
-        return replace(spec, mounts=(*mounts, *spec.mounts)), pool, fds
+        return spec._replace(mounts=(*mounts, *spec.mounts)), pool, fds
 
     def _slots_for(self, host: HostRoot) -> Pool:
         """The pool of slots that assembled this root ahead; another root replaces it."""
         if self._host_slots is None or self._host != host:
             if self._host_slots is not None:
                 self._host_slots.close(HostLacks("start on host", "the host's mounts changed"))
-            plain = host.to_wire()
+            plain = tuple(host)
             self._host = host
             self._host_slots = Pool(
                 self._host_target, lambda pool: self._order(pool, "host", plain)

@@ -14,7 +14,6 @@ import resource
 import signal
 import struct
 import termios
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from sandboxd.launcher import accounts, profile
@@ -28,12 +27,12 @@ _TIOCSPTLCK: Final = 0x40045431
 _SHELL_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
 class Refusal(Exception):
     """Why the command was not executed, and the exit code a shell would give for that."""
 
-    exit_code: int
-    text: str
+    def __init__(self, exit_code: int, text: str) -> None:
+        super().__init__(exit_code, text)
+        self.exit_code, self.text = exit_code, text
 
 
 def become_in_child(command: Process, root: int, *, single_id: bool) -> NoReturn:

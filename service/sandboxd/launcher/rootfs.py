@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from sandboxd.launcher.spec import DEFAULT_SHM_SIZE, ContainerSpec, HostRoot, Mount, Rootfs
 from sandboxd.linux import mount
@@ -78,8 +77,7 @@ class Operation(Protocol):
     def describe(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class StackLayers:
+class StackLayers(NamedTuple):
     """The image's layers under a fresh upper directory, as the new root."""
 
     lowers: tuple[str, ...]
@@ -100,8 +98,7 @@ class StackLayers:
         return f"overlay on /: {len(self.lowers)} layers, upper {self.upper or 'in memory'}"
 
 
-@dataclass(frozen=True, slots=True)
-class HostSkeleton:
+class HostSkeleton(NamedTuple):
     """A new root for the image `host`: its links and empty directories, no content yet."""
 
     host: HostRoot
@@ -125,8 +122,7 @@ class HostSkeleton:
         return f"skeleton on /: links {self.host.links}, empty {self.host.empty}"
 
 
-@dataclass(frozen=True, slots=True)
-class HostOverlay:
+class HostOverlay(NamedTuple):
     """One top-level directory of the machine, copy-on-write."""
 
     name: str
@@ -147,8 +143,7 @@ class HostOverlay:
         return f"overlay on /{self.name}: {self.lower}"
 
 
-@dataclass(frozen=True, slots=True)
-class HostBind:
+class HostBind(NamedTuple):
     """A path of the machine at the same place, with all that is mounted below it, read-only."""
 
     path: str
@@ -166,8 +161,7 @@ class HostBind:
         return f"bind on {self.path}: read-only, recursive"
 
 
-@dataclass(frozen=True, slots=True)
-class Hide:
+class Hide(NamedTuple):
     """An empty file or directory over a path, where there is one."""
 
     path: str
@@ -191,8 +185,7 @@ class Hide:
         return f"empty on {self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class AttachPart:
+class AttachPart(NamedTuple):
     """A kernel file system that the slot mounted ahead: proc, sys or dev."""
 
     name: str
@@ -210,8 +203,7 @@ class AttachPart:
         return f"{self.name} on /{self.name}: own instance"
 
 
-@dataclass(frozen=True, slots=True)
-class ShareMemorySize:
+class ShareMemorySize(NamedTuple):
     """The size of /dev/shm, when it is not the default."""
 
     size: int
@@ -224,8 +216,7 @@ class ShareMemorySize:
         return f"tmpfs on /dev/shm: {self.size} bytes"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceFile:
+class ServiceFile(NamedTuple):
     """A small file that the service writes for the container: hosts, hostname, resolv.conf."""
 
     path: str
@@ -246,8 +237,7 @@ class ServiceFile:
         return f"file on {self.path}: {len(self.content)} bytes from the service"
 
 
-@dataclass(frozen=True, slots=True)
-class AttachMount:
+class AttachMount(NamedTuple):
     """A volume or bind mount that the service opened, or a fresh tmpfs."""
 
     request: Mount
@@ -287,8 +277,7 @@ class AttachMount:
 _TMPFS_STRINGS: Final = frozenset({"size", "mode", "nr_inodes", "nr_blocks", "uid", "gid"})
 
 
-@dataclass(frozen=True, slots=True)
-class SealRoot:
+class SealRoot(NamedTuple):
     """--read-only: no write to the root itself; volumes keep their own mode."""
 
     def execute(self, stage: Stage) -> None:
@@ -298,8 +287,7 @@ class SealRoot:
         return "remount / read-only"
 
 
-@dataclass(frozen=True, slots=True)
-class EnterRoot:
+class EnterRoot(NamedTuple):
     """The new root becomes `/`.
 
     Where the slot left the host's tree ahead of time, the new root only moves on top of the slot's

@@ -12,8 +12,7 @@ import os
 import signal
 import socket
 import stat
-from dataclasses import dataclass
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal, NamedTuple, NoReturn
 
 from sandboxd.launcher import entry, profile, reaper, rootfs, wire
 from sandboxd.launcher.spec import DEFAULT_SHM_SIZE, ContainerSpec, HostRoot, Process
@@ -28,8 +27,7 @@ The first two have left the host's tree when the request comes; the last still s
 """
 
 
-@dataclass(frozen=True, slots=True)
-class SlotWork:
+class SlotWork(NamedTuple):
     """What a slot is made for: where the store is, and for `host` its root."""
 
     kind: SlotKind
@@ -229,7 +227,7 @@ def exec_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:
     except EOFError:
         os._exit(0)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    process = Process.from_wire(message[1])
+    process = Process(*message[1])
     attach_streams_in_child(control, process, fds[:3])
     os.umask(0o022)
     entry.become_in_child(process, root, single_id=single_id)

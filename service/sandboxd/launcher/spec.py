@@ -1,19 +1,18 @@
 """What the launcher is asked to start: plain data, built by the engine, printed by inspect.
 
 A specification crosses a socket as `marshal` data between two processes of one installation; the
-descriptors in it travel beside it.
+descriptors in it travel beside it. Named tuples, not dataclasses: every page of the fork server is
+paid for again at each fork and each exec, and `dataclasses` alone brings 2 MB of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple
 
 DEFAULT_SHM_SIZE: Final = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class HostRoot:
+class HostRoot(NamedTuple):
     """The machine's own root as a read-only image (see `sandboxd.images.host`)."""
 
     overlays: tuple[tuple[str, str], ...]
@@ -29,12 +28,8 @@ class HostRoot:
     hide: tuple[str, ...] = ()
     """Absolute paths covered by an empty file or directory, after all the others."""
 
-    def to_wire(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
 
-
-@dataclass(frozen=True, slots=True)
-class Rootfs:
+class Rootfs(NamedTuple):
     """Layers to stack, topmost first, and where writes go: a directory, or the slot's own tmpfs."""
 
     lowers: tuple[str, ...] = ()
@@ -43,8 +38,7 @@ class Rootfs:
     host: HostRoot | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """A volume, bind mount or tmpfs at `target`, an absolute path inside the container."""
 
     target: str
@@ -54,12 +48,8 @@ class Mount:
     tmpfs_options: str = ""
     is_file: bool = False
 
-    def to_wire(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
 
-
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """A command and everything that execve(2) and credentials(7) need."""
 
     args: tuple[str, ...]
@@ -77,16 +67,8 @@ class Process:
     init: bool = False
     oom_score_adj: int | None = None
 
-    @classmethod
-    def from_wire(cls, values: tuple[Any, ...]) -> Self:
-        return cls(*values)
 
-    def to_wire(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerSpec:
+class ContainerSpec(NamedTuple):
     """One container: its names, root file system, mounts and first process."""
 
     id: str
@@ -109,31 +91,22 @@ class ContainerSpec:
         plain = (
             self.id,
             self.hostname,
-            self.process.to_wire(),
-            (
-                self.rootfs.lowers,
-                self.rootfs.upper,
-                self.rootfs.readonly,
-                None if host is None else host.to_wire(),
-            ),
-            tuple(each.to_wire() for each in self.mounts),
-            self.domainname,
-            self.hosts,
-            self.resolv_conf,
-            self.shm_size,
-            self.sysctls,
-            self.cgroups,
+            tuple(self.process),
+            tuple(self.rootfs._replace(host=None)),
+            None if host is None else tuple(host),
+            tuple(tuple(each) for each in self.mounts),
+            *self[5:],
         )
         return plain, fds
 
     @classmethod
-    def from_wire(cls, plain: tuple[Any, ...], fds: list[int]) -> Self:
+    def from_wire(cls, plain: tuple[Any, ...], fds: list[int]) -> ContainerSpec:
         """The other side of `to_wire`; each mount takes the descriptor that arrived for it."""
-        ids, hostname, process, (lowers, upper, readonly, host), mounts, *rest = plain
+        id_, hostname, process, root, host, mounts, *rest = plain
+        rootfs = Rootfs(*root)._replace(host=None if host is None else HostRoot(*host))
         arrived = iter(fds)
-        root = Rootfs(lowers, upper, readonly, None if host is None else HostRoot(*host))
         taken = tuple(
             Mount(target, None if fd is None else next(arrived), *others)
             for target, fd, *others in mounts
         )
-        return cls(ids, hostname, Process.from_wire(process), root, taken, *rest)
+        return cls(id_, hostname, Process(*process), rootfs, taken, *rest)

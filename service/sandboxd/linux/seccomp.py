@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from sandboxd.linux.syscalls import own_number, syscall
@@ -53,12 +52,12 @@ def low_word(argument: int) -> int:
     return _ARGUMENTS_OFFSET + 8 * argument
 
 
-@dataclass(slots=True)
 class Program:
     """Instructions with labels for jump targets; `assemble` packs them as struct sock_filter."""
 
-    _code: list[tuple[int, str, str, int]] = field(default_factory=list)
-    _labels: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._code: list[tuple[int, str, str, int]] = []
+        self._labels: dict[str, int] = {}
 
     def load(self, offset: int) -> None:
         """Put the 32-bit word at `offset` of seccomp_data into the accumulator."""

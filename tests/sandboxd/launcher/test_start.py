@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,7 +76,7 @@ def test_read_only_root_keeps_volumes_writable(bench: Run) -> None:
         spec = b.spec(
             "sh", "-c", "touch /x || echo refused; touch /v/x && echo ok", mounts=(Mount("/v"),)
         )
-        return await b.run(replace(spec, rootfs=replace(spec.rootfs, readonly=True)))
+        return await b.run(spec._replace(rootfs=spec.rootfs._replace(readonly=True)))
 
     code, output = bench(scenario)
     assert code == 0
