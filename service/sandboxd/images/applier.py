@@ -1,0 +1,276 @@
+"""Unpacks a layer's tar archive into a directory that overlay mounts can use as a lower directory.
+
+Nothing an archive says can reach outside its root: parents are descriptors (see `layer_root`), the
+last component is created with O_EXCL or O_NOFOLLOW, and links are leaves. Whiteouts become
+character devices 0:0 and opaque directories `user.overlay.opaque` (overlayfs documentation,
+"whiteouts and opaque directories"). The later of two members of one name wins, but a whiteout never
+hides an entry of its own layer. What a user namespace cannot have (devices, file capabilities,
+foreign attributes) is left out and recorded.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sandboxd.errors import BadRequest, SandboxError
+from sandboxd.images.layer_root import LayerRoot, Path, components, is_whiteout
+from sandboxd.images.ownership import Ownership
+from sandboxd.images.tar import Kind, Member, TarReader
+
+_WHITEOUT: Final = ".wh."
+_OPAQUE: Final = ".wh..wh..opq"
+_RESERVED: Final = ".wh..wh."
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DENIED: Final = (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ, errno.EMLINK)
+_MODE_IMPLIED: Final = 0o755
+
+
+@dataclass(slots=True)
+class Applied:
+    """What is in the tree, and what its archive could not give it; paths start without `/`."""
+
+    size: int = 0
+    """Bytes in regular files."""
+    entries: int = 0
+    implied: list[str] = field(default_factory=list)
+    """Directories that the archive did not name: 0755 0:0, whatever lower layers say."""
+    opaque_root: bool = False
+    """The layer hides everything below it."""
+    owners: dict[str, list[int]] = field(default_factory=dict)
+    """Owners that the id map does not have."""
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+    """Devices, file capabilities and attributes that were left out, by path."""
+
+    def to_metadata(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Applier:
+    """Applies one archive to the empty directory `root`; `attic` takes what is replaced.
+
+    Both are descriptors, on one file system, in a place that nobody else can enter.
+    """
+
+    def __init__(self, root: int, attic: int, ownership: Ownership) -> None:
+        self._root_fd, self._attic = root, attic
+        self._root = LayerRoot(root)
+        self._ownership = ownership
+        self._directories: dict[Path, Member] = {}
+        self._opaque: set[Path] = set()
+        self._replaced = 0
+        self._done = Applied()
+
+    def apply(self, archive: TarReader) -> Applied:
+        """Raises BadRequest for a hostile or malformed archive, NoSpace when the disk is full."""
+        try:
+            for member in archive:
+                self._apply_guarded(member, archive)
+            self._finish_directories()
+            return self._done
+        except OSError as error:
+            raise SandboxError.from_os("unpack the layer", error) from error
+        finally:
+            self._root.forget()
+
+    def _apply_guarded(self, member: Member, archive: TarReader) -> None:
+        try:
+            self._apply(member, archive)
+        except OSError as error:
+            what = f"unpack {member.name[:200]!r}"
+            if error.errno in _DENIED:
+                raise BadRequest(what, str(error.strerror)) from error
+            raise SandboxError.from_os(what, error) from error
+
+    def _apply(self, member: Member, archive: TarReader) -> None:
+        path = components(member.name)
+        self._done.entries += 1
+        if not path:
+            if member.kind is Kind.DIRECTORY:
+                self._directories[()] = member
+            return
+        if path[-1].startswith(_WHITEOUT):
+            self._white_out(path)
+            return
+        match member.kind:
+            case Kind.DIRECTORY:
+                self._place_directory(path, member)
+            case Kind.FILE:
+                self._place(path, lambda fd, name: self._write(fd, name, member, archive))
+            case Kind.SYMLINK:
+                self._place(path, lambda fd, name: os.symlink(member.target, name, dir_fd=fd))
+                self._own_leaf(path, member)
+            case Kind.FIFO:
+                self._place(path, lambda fd, name: os.mkfifo(name, 0o600, dir_fd=fd))
+                self._own_leaf(path, member)
+            case Kind.HARD_LINK:
+                self._link(path, components(member.target))
+            case _:
+                self._skip(path, "device" if member.kind is not Kind.OTHER else "unknown kind")
+
+    def _place(self, path: Path, make: Callable[[int, str], None]) -> None:
+        """Create the last component, in the place of whatever has that name already."""
+        parent, _ = self._root.directory(path[:-1])
+        try:
+            make(parent, path[-1])
+        except FileExistsError:
+            self._remove(path)
+            parent, _ = self._root.directory(path[:-1])
+            make(parent, path[-1])
+
+    def _remove(self, path: Path) -> None:
+        parent, real = self._root.directory(path[:-1])
+        status = os.stat(path[-1], dir_fd=parent, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            self._replaced += 1
+            os.rename(path[-1], str(self._replaced), src_dir_fd=parent, dst_dir_fd=self._attic)
+            self._forget_directories((*real, path[-1]))
+        else:
+            os.unlink(path[-1], dir_fd=parent)
+        self._root.forget()
+
+    def _forget_directories(self, gone: Path) -> None:
+        """Nothing is left to be set on a directory that was replaced, nor below it."""
+        for known in (self._directories, self._opaque, self._root.implied):
+            for path in [path for path in known if path[: len(gone)] == gone]:
+                known.pop(path) if isinstance(known, dict) else known.discard(path)
+
+    def _place_directory(self, path: Path, member: Member) -> None:
+        parent, real = self._root.directory(path[:-1])
+        try:
+            os.mkdir(path[-1], 0o700, dir_fd=parent)
+        except FileExistsError:
+            status = os.stat(path[-1], dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                self._remove(path)
+                return self._place_directory(path, member)
+        self._root.implied.discard((*real, path[-1]))
+        self._directories[(*real, path[-1])] = member
+
+    def _write(self, parent: int, name: str, member: Member, archive: TarReader) -> None:
+        fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        try:
+            for piece in archive.data():
+                while piece:
+                    piece = piece[os.write(fd, piece) :]
+            self._done.size += member.size
+            self._set_attributes(f"/proc/self/fd/{fd}", components(member.name), member)
+        finally:
+            os.close(fd)
+
+    def _set_attributes(self, place: str, path: Path, member: Member) -> None:
+        """Owner, then mode (chown(2) clears set-id bits), attributes and time, in this order."""
+        owner = self._owner(path, member)
+        if owner != (0, 0):
+            os.chown(place, *owner)
+        os.chmod(place, self._ownership.mode(member.mode, member.uid, member.gid))
+        for name, value in member.xattrs.items():
+            self._set_xattr(place, path, name, value)
+        os.utime(place, ns=(member.mtime, member.mtime))
+
+    def _own_leaf(self, path: Path, member: Member) -> None:
+        """Owner, time and, for a FIFO, mode of something that must not be opened or followed."""
+        parent, _ = self._root.directory(path[:-1])
+        owner = self._owner(path, member)
+        if owner != (0, 0):
+            os.chown(path[-1], *owner, dir_fd=parent, follow_symlinks=False)
+        if member.kind is Kind.FIFO:
+            fd = os.open(path[-1], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            try:
+                os.chmod(f"/proc/self/fd/{fd}", member.mode)
+            finally:
+                os.close(fd)
+        times = (member.mtime, member.mtime)
+        os.utime(path[-1], ns=times, dir_fd=parent, follow_symlinks=False)
+
+    def _owner(self, path: Path, member: Member) -> tuple[int, int]:
+        placed = self._ownership.placed(member.uid, member.gid)
+        if placed != (member.uid, member.gid):
+            self._done.owners["/".join(path)] = [member.uid, member.gid]
+        return placed
+
+    def _set_xattr(self, place: str, path: Path, name: str, value: bytes) -> None:
+        if not name.startswith("user.") or name.startswith("user.overlay."):
+            self._skip(path, f"attribute {name}")
+            return
+        try:
+            os.setxattr(place, name, value)
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ERANGE, errno.E2BIG, errno.EPERM):
+                raise
+            self._skip(path, f"attribute {name}")
+
+    def _link(self, path: Path, target: Path) -> None:
+        if not target:
+            raise BadRequest("hard link", "to the root of the archive")
+        if target == path:
+            return
+
+        def make(parent: int, name: str) -> None:
+            parent = os.dup(parent)
+            try:
+                source, _ = self._root.directory(target[:-1])
+                self._refuse_odd_target(source, target)
+                os.link(
+                    target[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False
+                )
+            finally:
+                os.close(parent)
+
+        self._place(path, make)
+
+    def _refuse_odd_target(self, parent: int, target: Path) -> None:
+        shown = f"hard link to {'/'.join(target)[:200]!r}"
+        try:
+            status = os.stat(target[-1], dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            raise BadRequest(shown, "it is not in the archive") from None
+        if stat.S_ISDIR(status.st_mode) or is_whiteout(status):
+            raise BadRequest(shown, "it is not a file")
+
+    def _white_out(self, path: Path) -> None:
+        name = path[-1]
+        parent, real = self._root.directory(path[:-1])
+        if name == _OPAQUE:
+            self._opaque.add(real)
+            return
+        if name.startswith(_RESERVED):
+            return
+        hidden = name.removeprefix(_WHITEOUT)
+        if hidden in ("", ".", ".."):
+            raise BadRequest(
+                f"archive member {'/'.join(path)[:200]!r}", "a whiteout without a name"
+            )
+        try:
+            os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+        except FileExistsError:
+            # The layer's own entry stays; only what lies below it was to be hidden.
+            return
+
+    def _skip(self, path: Path, what: str) -> None:
+        self._done.skipped.setdefault("/".join(path), []).append(what)
+
+    def _finish_directories(self) -> None:
+        """Set what directories were declared to be, deepest first.
+
+        Until now they were 0700, so that neither a missing write bit nor a set-group-ID bit could
+        disturb what was made inside them.
+        """
+        self._done.opaque_root = () in self._opaque
+        self._done.implied = sorted("/".join(path) for path in self._root.implied)
+        everywhere = {(), *self._directories, *self._root.implied, *self._opaque}
+        for path in sorted(everywhere, key=len, reverse=True):
+            fd, _ = self._root.directory(path)
+            self._finish_directory(f"/proc/self/fd/{fd}", path)
+
+    def _finish_directory(self, place: str, path: Path) -> None:
+        if path and path in self._opaque:
+            os.setxattr(place, "user.overlay.opaque", b"y")
+        if (member := self._directories.get(path)) is not None:
+            self._set_attributes(place, path, member)
+        else:
+            os.chmod(place, _MODE_IMPLIED)

@@ -1,0 +1,202 @@
+"""The images of one state root: found, listed, taken in, named, removed, and made into roots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from sandboxd.errors import BadRequest, Conflict, Forbidden, SandboxError
+from sandboxd.images.catalog import Catalog
+from sandboxd.images.documents import parsed_object
+from sandboxd.images.filters import Filters, selected
+from sandboxd.images.host import HostImage
+from sandboxd.images.image import HOST, Image
+from sandboxd.images.image_archive import ImageArchive
+from sandboxd.images.reference import Reference
+from sandboxd.images.rootfs_archive import RootfsArchive
+from sandboxd.images.sources import Arrival, ImageSource, Progress, Workbench
+from sandboxd.images.tar import Limits
+from sandboxd.launcher.spec import Rootfs
+from sandboxd.linux.idmap import IdMap
+from sandboxd.store import Store
+from sandboxd.store.digests import Reader, digest_of
+
+
+def _silent(_: dict[str, Any]) -> None:
+    """The progress of somebody who does not want to know."""
+
+
+class Images:
+    """`show` are host paths that every container of the image `host` sees, read-only; `hide` are
+    directories of the service that none may see, the state root apart, which is known."""
+
+    def __init__(
+        self,
+        store: Store,
+        idmap: IdMap,
+        *,
+        show: Sequence[str] = (),
+        hide: Sequence[str] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        self._store, self._idmap, self._limits = store, idmap, limits or Limits()
+        self._host = HostImage(store, idmap, show, hide)
+        self._catalog = Catalog(store, self._host.image)
+
+    def close(self) -> None:
+        self._host.close()
+
+    def get(self, name: str) -> Image:
+        """By name, `NAME@DIGEST`, id or unique short id. Raises NoSuchImage, BadRequest."""
+        return self._catalog.find(name)
+
+    def list(self, filters: Filters | None = None) -> Sequence[Image]:
+        """`host` first, then the newest first."""
+        return selected(self._catalog.all(), filters or {}, self.get)
+
+    def import_rootfs(
+        self,
+        stream: Reader,
+        reference: str | None,
+        *,
+        message: str = "",
+        changes: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> Image:
+        """An image of one layer from the tar archive of a root file system, compressed or not.
+
+        `changes` are Dockerfile instructions for its config. Blocks; raises BadRequest, NoSpace,
+        Forbidden for the name `host`. Whatever fails, nothing is left.
+        """
+        name = None if reference is None else self._nameable(reference)
+        source = RootfsArchive(stream, name, message, tuple(changes))
+        return self.take(source, progress)[0]
+
+    def load(self, stream: Reader, progress: Progress | None = None) -> Sequence[str]:
+        """All images of an archive of `docker save` or an OCI layout, compressed or not.
+
+        Returns their names, or the id of one that has none. Blocks and fails like `import_rootfs`.
+        """
+        return [
+            name
+            for image, arrival in self._taken(ImageArchive(stream), progress)
+            for name in ([each.tagged for each in arrival.names] or [image.id])
+        ]
+
+    def take(self, source: ImageSource, progress: Progress | None = None) -> Sequence[Image]:
+        """The images of any source: all of them, or an error and none. Blocks."""
+        return [image for image, _ in self._taken(source, progress)]
+
+    def tag(self, name: str, repo: str, tag: str = "") -> None:
+        """Give the image `name` the name `repo:tag` as well, taking it from one that has it."""
+        image = self.get(name)
+        reference = self._nameable(f"{repo}:{tag}" if tag else repo)
+        if image.is_host:
+            raise Forbidden("tag image host", "the machine's own root goes by its own name only")
+        self._catalog.tag(image, reference)
+
+    def remove(
+        self,
+        name: str,
+        force: bool = False,
+        noprune: bool = False,
+        in_use: Mapping[str, Sequence[str]] | None = None,
+    ) -> Sequence[dict[str, str]]:
+        """Take away a name and, with the last one, the image; Docker's list of what was done.
+
+        `in_use` maps image ids to the containers that use them. `noprune` is about parent images,
+        which there are none of. Raises Conflict, in Docker's words, where force is missing; with
+        force an image that containers use loses its names only.
+        """
+        image = self.get(name)
+        if image.is_host:
+            raise Forbidden("remove image host", "it is this machine's own root")
+        users = list((in_use or {}).get(image.id, ()))
+        tag = self._catalog.tagged_as(name)
+        if not force:
+            _refuse_conflicts(image, tag, users)
+        names = [tag] if tag is not None else list(image.tags)
+        for each in names:
+            self._catalog.untag(each)
+        done = [{"Untagged": each} for each in names]
+        if users or set(image.tags) - set(names):
+            return done
+        self._catalog.forget(image)
+        layers = self._store.collect().layers
+        return [*done, *({"Deleted": digest} for digest in (image.id, *layers))]
+
+    def rootfs(
+        self, image: Image, *, upper: str | None, readonly: bool, show: Sequence[str] = ()
+    ) -> Rootfs:
+        """What the launcher makes a container's root of; `show` counts for `host` only."""
+        if image.is_host:
+            return Rootfs(upper=upper, readonly=readonly, host=self._host.root(show))
+        return Rootfs(tuple(str(path) for path in self.lowers(image)), upper, readonly)
+
+    def lowers(self, image: Image) -> tuple[Path, ...]:
+        """The directories whose union is the image, topmost first."""
+        if image.is_host:
+            return self._host.lowers()
+        return tuple(self._store.layers.path(layer) for layer in reversed(image.layers))
+
+    def _taken(
+        self, source: ImageSource, progress: Progress | None
+    ) -> Sequence[tuple[Image, Arrival]]:
+        try:
+            with ExitStack() as held:
+                return self._received(source, progress or _silent, held)
+        except SandboxError:
+            # What was published before the failure has no image that refers to it.
+            self._store.collect()
+            raise
+
+    def _received(
+        self, source: ImageSource, progress: Progress, held: ExitStack
+    ) -> Sequence[tuple[Image, Arrival]]:
+        directory = held.enter_context(self._store.staging("image"))
+        bench = Workbench(self._store, self._idmap, directory, held, progress, self._limits)
+        try:
+            arrivals = tuple(source.arrivals(bench))
+            configs = [self._checked(arrival) for arrival in arrivals]
+            for arrival in arrivals:
+                bench.publish(arrival)
+        except OSError as error:
+            raise SandboxError.from_os("take in an image", error) from error
+        return [
+            (self._catalog.add(self._image(arrival, config), arrival.names), arrival)
+            for arrival, config in zip(arrivals, configs, strict=True)
+        ]
+
+    def _checked(self, arrival: Arrival) -> dict[str, Any]:
+        for name in arrival.names:
+            self._nameable(str(name))
+        return parsed_object(arrival.config, "image config")
+
+    def _image(self, arrival: Arrival, config: dict[str, Any]) -> Image:
+        size = sum(self._store.layers.metadata(layer)["size"] for layer in arrival.layers)
+        created = str(config.get("created") or "0001-01-01T00:00:00Z")
+        fields = (digest_of(arrival.config), config, arrival.layers, (), created, size)
+        return Image(*fields, digests=arrival.digests)
+
+    def _nameable(self, text: str) -> Reference:
+        reference = Reference.parse(text)
+        if reference.digest:
+            raise BadRequest("refusing to create a tag with a digest reference")
+        if reference.name == HOST:
+            raise Forbidden(f"image name {HOST}", "it stands for this machine's own root")
+        return reference
+
+
+def _refuse_conflicts(image: Image, tag: str | None, users: Sequence[str]) -> None:
+    short = image.id.removeprefix("sha256:")[:12]
+    if tag is None and len(image.tags) > 1:
+        what = f"conflict: unable to delete {short} (must be forced)"
+        raise Conflict(f"{what} - image is referenced in multiple repositories")
+    if users and tag is None:
+        what = f"conflict: unable to delete {short} (must be forced)"
+        raise Conflict(f"{what} - image is being used by container {users[0][:12]}")
+    if users and len(image.tags) == 1:
+        what = f'conflict: unable to remove repository reference "{tag}" (must force)'
+        raise Conflict(f"{what} - container {users[0][:12]} is using its referenced image {short}")

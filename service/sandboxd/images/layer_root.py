@@ -1,0 +1,110 @@
+"""Directories of a layer that is being unpacked, reached by descriptor and never by a long path.
+
+Each step opens one component without following a link; where a component is a symbolic link of the
+same layer, its target is walked in the same way, with the layer's root as `/`. Nothing outside the
+root can be reached, whatever is swapped meanwhile: a pinned descriptor stays what it was.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final
+
+from sandboxd.errors import BadRequest
+
+Path = tuple[str, ...]
+
+_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CACHE_MAX: Final = 400
+_DEPTH_MAX: Final = 200
+_LINKS_MAX: Final = 40
+
+
+def components(name: str) -> Path:
+    """The components of a member's name; the root has none. Raises BadRequest for `..`."""
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise BadRequest(
+            f"archive member {name[:200]!r}", "a name with .. leads out of the archive"
+        )
+    if len(parts) > _DEPTH_MAX:
+        raise BadRequest(f"archive member {name[:80]!r}…", f"deeper than {_DEPTH_MAX} directories")
+    return parts
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether overlayfs takes this entry for a whiteout: a character device 0:0."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+class LayerRoot:
+    """Descriptors of directories below `root`, the most recent 400 of them kept open."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._open: dict[Path, tuple[int, Path]] = {}
+        self.implied: set[Path] = set()
+        """Directories that were made only because something lies in them."""
+
+    def directory(self, path: Path, links: int = _LINKS_MAX) -> tuple[int, Path]:
+        """A descriptor for `path`, made where missing, and the path with its links resolved.
+
+        The descriptor belongs to the cache: use it before the next call. Raises BadRequest where
+        something else than a directory is in the way.
+        """
+        known = len(path)
+        while known and path[:known] not in self._open:
+            known -= 1
+        fd, real = self._open[path[:known]] if known else (self._root, ())
+        for depth in range(known, len(path)):
+            fd, real = self._step(fd, real, path[depth], links)
+            self._remember(path[: depth + 1], fd, real)
+        return fd, real
+
+    def forget(self) -> None:
+        """Close all descriptors: a directory or a link that they came through was replaced."""
+        for fd, _ in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    def _step(self, fd: int, real: Path, name: str, links: int) -> tuple[int, Path]:
+        try:
+            return os.open(name, _FLAGS, dir_fd=fd), (*real, name)
+        except FileNotFoundError:
+            return self._made(fd, real, name)
+        except NotADirectoryError:
+            return self._followed(fd, real, name, links)
+
+    def _made(self, fd: int, real: Path, name: str) -> tuple[int, Path]:
+        if len(real) >= _DEPTH_MAX:
+            raise BadRequest(f"archive: {'/'.join(real)[:80]!r}…", "nested too deep")
+        os.mkdir(name, 0o700, dir_fd=fd)
+        self.implied.add((*real, name))
+        return os.open(name, _FLAGS, dir_fd=fd), (*real, name)
+
+    def _followed(self, fd: int, real: Path, name: str, links: int) -> tuple[int, Path]:
+        shown = "/".join((*real, name))
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if is_whiteout(status):
+            os.unlink(name, dir_fd=fd)
+            return self._made(fd, real, name)
+        if not stat.S_ISLNK(status.st_mode):
+            raise BadRequest(f"archive: {shown[:200]!r}", "a file where a directory is needed")
+        target = os.readlink(name, dir_fd=fd)
+        if links == 0:
+            raise BadRequest(f"archive: {shown[:200]!r}", "too many symbolic links")
+        at: Path = () if target.startswith("/") else real
+        for part in target.split("/"):
+            if part == "..":
+                at = at[:-1]
+            elif part not in ("", "."):
+                at = self.directory((*at, part), links - 1)[1]
+        found, _ = self.directory(at, links - 1)
+        return os.dup(found), at
+
+    def _remember(self, path: Path, fd: int, real: Path) -> None:
+        if len(self._open) >= _CACHE_MAX:
+            oldest = next(iter(self._open))
+            os.close(self._open.pop(oldest)[0])
+        self._open[path] = (fd, real)

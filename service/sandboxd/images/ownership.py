@@ -1,0 +1,31 @@
+"""Which owner a file of an image gets under this user's id map."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sandboxd.linux.idmap import IdMap
+
+_NOBODY: Final = 65534
+_SET_ID: Final = 0o6000
+
+
+class Ownership:
+    """Under `single` everything belongs to 0; elsewhere ids beyond the map fall to nobody."""
+
+    def __init__(self, idmap: IdMap) -> None:
+        self._size = 1 if idmap.kind == "single" else idmap.size
+
+    def placed(self, uid: int, gid: int) -> tuple[int, int]:
+        """The owner that a file of `uid:gid` can have here."""
+        return self._one(uid), self._one(gid)
+
+    def mode(self, mode: int, uid: int, gid: int) -> int:
+        """`mode` without set-user-ID and set-group-ID where nobody stands in for the owner."""
+        stands_in = _NOBODY in self.placed(uid, gid) and self.placed(uid, gid) != (uid, gid)
+        return mode & ~_SET_ID if stands_in else mode
+
+    def _one(self, number: int) -> int:
+        if number < self._size:
+            return number
+        return _NOBODY if self._size > _NOBODY else 0

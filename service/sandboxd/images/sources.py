@@ -1,0 +1,88 @@
+"""Where images come from: one small interface, implemented by each kind of source.
+
+A source turns what it reads into arrivals on a workbench: layers unpacked in staging, a config, the
+names it has for them. Whether an arrival becomes an image is decided when all of it was verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+from sandboxd.errors import BadRequest
+from sandboxd.images.reference import Reference
+from sandboxd.images.tar import Limits
+from sandboxd.images.unpack import Unpacked, unpack
+from sandboxd.linux.idmap import IdMap
+from sandboxd.store import Store
+from sandboxd.store.digests import Reader, digest_of, hex_of
+
+Progress = Callable[[dict[str, Any]], None]
+"""Takes one progress object of the Engine API: `status`, `id`, `progressDetail`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One verified image: its config as bytes (the image's id is their digest), its layers' diffIDs
+    from the lowest up, its names, and the digests under which a registry knows it."""
+
+    config: bytes
+    layers: tuple[str, ...]
+    names: tuple[Reference, ...] = ()
+    digests: tuple[str, ...] = ()
+
+
+class ImageSource(Protocol):
+    """What an image archive, a root file system, and later a registry or a build, implement."""
+
+    def arrivals(self, bench: Workbench) -> Iterator[Arrival]:
+        """Bring the images onto the bench, one by one.
+
+        Raises a SandboxError at the first thing that is wrong; nothing of this source is kept then.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Workbench:
+    """A private directory for one source, and the layers that were unpacked there."""
+
+    store: Store
+    idmap: IdMap
+    directory: Path
+    held: ExitStack
+    progress: Progress
+    limits: Limits
+    unpacked: dict[str, Unpacked] = field(default_factory=dict)
+
+    def has(self, diff_id: str) -> bool:
+        """Whether the layer needs no unpacking; it will not be collected while the bench stands."""
+        self._pin(diff_id)
+        return diff_id in self.unpacked or self.store.layers.has(diff_id)
+
+    def unpack(self, stream: Reader, expected: str | None = None) -> Unpacked:
+        """Unpack a layer. Raises BadRequest when its diffID is not the `expected` one."""
+        staged = self.directory / f"layer-{len(self.unpacked)}"
+        staged.mkdir(mode=0o700)
+        layer = unpack(stream, staged, self.idmap, self.limits)
+        if expected is not None and layer.diff_id != expected:
+            raise BadRequest("layer", f"its diffID is {layer.diff_id}, its config says {expected}")
+        self._pin(layer.diff_id)
+        self.unpacked[layer.diff_id] = layer
+        return layer
+
+    def publish(self, arrival: Arrival) -> None:
+        """Store what was unpacked for an arrival, and its config."""
+        for diff_id in arrival.layers:
+            if (layer := self.unpacked.pop(diff_id, None)) is not None:
+                self.store.layers.publish(diff_id, layer.tree, layer.metadata)
+        self._pin(digest_of(arrival.config))
+        self.store.blobs.put(BytesIO(arrival.config))
+
+    def _pin(self, digest: str) -> None:
+        hex_of(digest)
+        self.held.enter_context(self.store.pin(digest))
