@@ -13,20 +13,21 @@ What a block is, its info string says; an HTML comment on the line before may sa
 lives. `<!-- run by .ci/run -->`: a whole set-up, which is run there. `<!-- fails -->`: the tests in
 the block fail, as the text says. `<!-- needs: NAME -->`: a capability of tests/conftest.py.
 
-The blocks of one document share a directory and run in order, against a service of their own.
+The blocks of one document share a directory and run in order, with a service of their own.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -40,12 +41,6 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
-
-
-class RunningService(Protocol):
-    """What tests/conftest.py's own_service offers here."""
-
-    environ: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -125,18 +120,30 @@ def test_readme_has_one_block_of_commands_that_ci_runs(heading: str) -> None:
 )
 @pytest.mark.timeout(300)
 def test_blocks_do_what_they_show(
-    document: Path, tmp_path: Path, own_service: RunningService
+    document: Path, tmp_path: Path, environ: Mapping[str, str]
 ) -> None:
-    environ = own_service.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    for block in blocks(document):
+        _check(block, tmp_path, environ)
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """As a newcomer has it: no service runs yet, the first command starts it."""
+    base = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
+    scripts = Path(sys.executable).parent
+    yield os.environ | {
+        "SANDBOX_HOST": f"unix://{base}/run/docker.sock",
+        "SANDBOX_ROOT": str(base / "state"),
+        "PATH": f"{scripts}:{os.environ['PATH']}",
         "HOME": str(tmp_path),
         "COLUMNS": "100",
         "NO_COLOR": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    for block in blocks(document):
-        _check(block, tmp_path, environ)
+    stop = [str(scripts / "sandboxctl"), "service", "stop"]
+    subprocess.run(stop, env={"SANDBOX_HOST": f"unix://{base}/run/docker.sock"}, timeout=60)
+    shutil.rmtree(base)
 
 
 def _check(block: Block, directory: Path, environ: Mapping[str, str]) -> None:
