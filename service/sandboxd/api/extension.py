@@ -1,6 +1,6 @@
 """The service's own routes under /sandbox/: run, readiness, status and shutdown.
 
-Their reference is service/deploy/openapi.yaml.
+Their reference is service/deploy/openapi.json.
 """
 
 from __future__ import annotations
