@@ -17,6 +17,7 @@ from typing import Final, NoReturn, Self
 from sandboxd.errors import HostLacks, SandboxError, StartFailed, Unavailable
 from sandboxd.launcher import wire
 from sandboxd.launcher.pool import Pool
+from sandboxd.launcher.profile import DEFAULT_CAPABILITIES
 from sandboxd.launcher.running import Running
 from sandboxd.launcher.spec import ContainerSpec, HostRoot, Mount, Process
 from sandboxd.linux import loopback, mount, namespaces, pidfd
@@ -24,6 +25,7 @@ from sandboxd.linux.idmap import IdMap
 
 __all__ = ["Launcher", "Running", "Stdio"]
 
+_DEFAULTS: Final = frozenset(DEFAULT_CAPABILITIES)
 _OUTER: Final = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS
 _ENTRY: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
@@ -131,7 +133,7 @@ class Launcher:
     def _choose_slots(self, spec: ContainerSpec) -> tuple[ContainerSpec, Pool, list[int]]:
         """The pool for a specification, and descriptors of what the image `host` shows besides."""
         host = spec.rootfs.host
-        if spec.sysctls or "SYS_ADMIN" in spec.process.capabilities:
+        if spec.sysctls or not _DEFAULTS.issuperset(spec.process.capabilities):
             return spec, self._any_slots, []
         if host is None:
             return spec, self._image_slots, []

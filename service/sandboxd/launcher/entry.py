@@ -35,8 +35,13 @@ class Refusal(Exception):
         self.exit_code, self.text = exit_code, text
 
 
-def become_in_child(command: Process, root: int, *, single_id: bool) -> NoReturn:
-    """Turn this process into `command`. Raises Refusal; returns never otherwise."""
+def become_in_child(
+    command: Process, root: int, *, single_id: bool, bounded: bool = False
+) -> NoReturn:
+    """Turn this process into `command`. Raises Refusal; returns never otherwise.
+
+    `bounded`: the bounding set holds no more than the default capabilities already.
+    """
     if not command.args:
         raise Refusal(125, "no command specified")
     account = _account(command, root)
@@ -45,10 +50,25 @@ def become_in_child(command: Process, root: int, *, single_id: bool) -> NoReturn
     _enter_directory(command.cwd, root)
     if single_id and (account.uid, account.gid) != (os.getuid(), os.getgid()):
         _map_single_in_child(account)
+    if not (bounded and command.capabilities == profile.DEFAULT_CAPABILITIES):
+        capabilities.drop_bounding(command.capabilities)
     _drop_privileges(command, account, single_id=single_id)
     _restore_signals()
     os.close(root)
     _execute(command.args, environment)
+
+
+def rehearse_in_child(command: Process, root: int, *, single_id: bool) -> None:
+    """The same steps for root with all capabilities, which changes nothing, and no filter."""
+    account = _account(command, root)
+    environment = _environment(command, account)
+    _apply_limits(command)
+    _enter_directory("/", root)
+    harmless = command._replace(seccomp=False, no_new_privs=False)
+    _drop_privileges(harmless, account, single_id=single_id)
+    _restore_signals()
+    _candidates(command.args[0], environment)
+    os.chdir("/")
 
 
 def _account(command: Process, root: int) -> accounts.Account:
@@ -105,7 +125,6 @@ def _map_single_in_child(account: accounts.Account) -> None:
 
 
 def _drop_privileges(command: Process, account: accounts.Account, *, single_id: bool) -> None:
-    capabilities.drop_bounding(command.capabilities)
     try:
         if not single_id:
             os.setgroups(account.groups)

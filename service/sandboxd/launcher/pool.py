@@ -9,8 +9,9 @@ from typing import Final
 
 from sandboxd.launcher.running import Running
 
-REFILL_DELAY: Final = 0.002
+_REFILL_DELAY: Final = 0.015
 """Seconds from a start to the order for its replacement: the request at hand comes first."""
+_REFILL_DELAY_WHEN_LOW: Final = 0.001
 
 
 class Pool:
@@ -83,8 +84,11 @@ class Pool:
         self._order_up_to(self.target - len(self._warm) + len(self._waiters))
 
     def _refill_later(self) -> None:
-        if self._timer is None and self.target:
-            self._timer = asyncio.get_running_loop().call_later(REFILL_DELAY, self.refill)
+        if self._timer is not None or not self.target:
+            return
+        low = len(self._warm) <= self.target // 2
+        delay = _REFILL_DELAY_WHEN_LOW if low else _REFILL_DELAY
+        self._timer = asyncio.get_running_loop().call_later(delay, self.refill)
 
     def _order_up_to(self, wanted: int) -> None:
         while self._ordered < wanted:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 from sandboxd.launcher.spec import DEFAULT_SHM_SIZE, ContainerSpec, HostRoot, Mount, Rootfs
@@ -33,6 +34,7 @@ class Stage:
         self.base = base
         self.parts: dict[str, int] = {}
         self.left_host = False
+        self.late: list[ServiceFile] = []
         self._root = -1
 
     @property
@@ -43,6 +45,11 @@ class Stage:
     @property
     def root_path(self) -> str:
         return f"{self.path}/root"
+
+    def forget_root(self) -> None:
+        """Close the descriptor: what is mounted there is about to change."""
+        os.close(self._root)
+        self._root = -1
 
     def leave_host(self) -> None:
         """Ahead of time: this tmpfs becomes the root, and the host's tree is gone."""
@@ -224,9 +231,7 @@ class ServiceFile(NamedTuple):
 
     def execute(self, stage: Stage) -> None:
         source = f"{stage.path}/files/{os.path.basename(self.path)}"
-        fd = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        os.write(fd, self.content.encode())
-        os.close(fd)
+        _write(source, self.content)
         tree = mount.open_tree(source, recursive=False)
         try:
             attach(tree, stage.root, self.path, is_file=True)
@@ -235,6 +240,39 @@ class ServiceFile(NamedTuple):
 
     def describe(self) -> str:
         return f"file on {self.path}: {len(self.content)} bytes from the service"
+
+
+class SeedServiceFiles(NamedTuple):
+    """The same small files, written into the slot's own upper directory before it is mounted.
+
+    A third of the cost of binding them, and right only for an upper that nobody will ever look at
+    on its own. Where the image's /etc is no plain directory they are bound instead.
+    """
+
+    lowers: tuple[str, ...]
+    files: tuple[ServiceFile, ...]
+
+    def execute(self, stage: Stage) -> None:
+        if not all(_is_plain_directory(f"{lower}/etc") for lower in self.lowers):
+            stage.late.extend(self.files)
+            return
+        upper, _ = stage.writable(None)
+        for file in self.files:
+            _write(f"{upper}{file.path}", file.content)
+
+    def describe(self) -> str:
+        return f"files of the service: {', '.join(file.path for file in self.files)}"
+
+
+class LateServiceFiles(NamedTuple):
+    """Bind what could not be seeded."""
+
+    def execute(self, stage: Stage) -> None:
+        for file in stage.late:
+            file.execute(stage)
+
+    def describe(self) -> str:
+        return "files of the service that could not be seeded"
 
 
 class AttachMount(NamedTuple):
@@ -311,12 +349,16 @@ class EnterRoot(NamedTuple):
 
 def plan(spec: ContainerSpec) -> list[Operation]:
     """The operations for `spec`, in the order in which they run in a slot for any image."""
-    return [*_root(spec.rootfs), *_inside(spec)]
+    rootfs, files = spec.rootfs, _service_files(spec)
+    if rootfs.host is not None or rootfs.upper is not None:
+        return [*_root(rootfs), *_inside(spec, files)]
+    seeded = SeedServiceFiles(rootfs.lowers, tuple(files))
+    return [seeded, *_root(rootfs), *_inside(spec, [LateServiceFiles()])]
 
 
 def plan_on_host(spec: ContainerSpec) -> list[Operation]:
     """The operations that are left in a slot that has assembled the image `host` ahead."""
-    return _inside(spec)
+    return _inside(spec, _service_files(spec))
 
 
 def plan_host(host: HostRoot, upper: str | None) -> list[Operation]:
@@ -329,12 +371,12 @@ def plan_host(host: HostRoot, upper: str | None) -> list[Operation]:
     return operations
 
 
-def _inside(spec: ContainerSpec) -> list[Operation]:
+def _inside(spec: ContainerSpec, files: Sequence[Operation]) -> list[Operation]:
     operations: list[Operation] = []
     if spec.shm_size != DEFAULT_SHM_SIZE:
         operations.append(ShareMemorySize(spec.shm_size))
     operations += [AttachPart(name) for name in ("proc", "sys", "dev")]
-    operations += _service_files(spec)
+    operations += files
     operations += [AttachMount(each) for each in sorted(spec.mounts, key=_depth)]
     if spec.rootfs.readonly:
         operations.append(SealRoot())
@@ -348,7 +390,7 @@ def _root(rootfs: Rootfs) -> list[Operation]:
     return [StackLayers(rootfs.lowers, rootfs.upper)]
 
 
-def _service_files(spec: ContainerSpec) -> list[Operation]:
+def _service_files(spec: ContainerSpec) -> list[ServiceFile]:
     taken = {each.target.rstrip("/") for each in spec.mounts}
     files = (
         ("/etc/hosts", spec.hosts),
@@ -376,6 +418,23 @@ def attach(tree: int, root: int, target: str, *, is_file: bool) -> None:
         mount.move_mount(tree, dirfd=point)
     finally:
         os.close(point)
+
+
+def _is_plain_directory(path: str) -> bool:
+    """Absent, or a directory of the usual mode: an upper directory over it changes nothing."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return True
+    return found.st_mode == stat.S_IFDIR | 0o755 and found.st_uid == found.st_gid == 0
+
+
+def _write(path: str, content: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, content.encode())
+    finally:
+        os.close(fd)
 
 
 def _ensure_directory(parent: int, name: str, mode: int) -> None:

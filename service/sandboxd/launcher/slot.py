@@ -14,9 +14,9 @@ import socket
 import stat
 from typing import Final, Literal, NamedTuple, NoReturn
 
-from sandboxd.launcher import entry, profile, reaper, rootfs, wire
+from sandboxd.launcher import entry, profile, reaper, rehearsal, rootfs, wire
 from sandboxd.launcher.spec import DEFAULT_SHM_SIZE, ContainerSpec, HostRoot, Process
-from sandboxd.linux import mount
+from sandboxd.linux import capabilities, mount
 from sandboxd.linux import process as own_process
 from sandboxd.linux.loopback import bring_up
 
@@ -92,7 +92,7 @@ def prepare_in_child(work: SlotWork) -> rootfs.Stage:
     stage = rootfs.Stage(base)
     path = stage.path
     os.mkdir(path, 0o755)
-    for name in ("root", "proc", "sys", "dev", "files", "empty", "old", "u", "w"):
+    for name in ("root", "proc", "sys", "dev", "files", "empty", "old", "u", "u/etc", "w"):
         os.mkdir(f"{path}/{name}", 0o755)
     mount.mount(stage.root_path, stage.root_path, "", mount.MS_BIND)
     _mount_proc(f"{path}/proc")
@@ -109,6 +109,10 @@ def prepare_in_child(work: SlotWork) -> rootfs.Stage:
             operation.execute(stage)
     if work.kind != "any":
         stage.leave_host()
+    if work.host is None:
+        rehearsal.rehearse_in_child(stage, single_id=work.single_id)
+    if work.kind != "any":
+        capabilities.drop_bounding(profile.DEFAULT_CAPABILITIES)
     gc.freeze()
     return stage
 
@@ -216,7 +220,7 @@ def _launch_in_child(
     os.umask(0o022)
     if spec.process.init:
         reaper.fork_in_child(control)
-    entry.become_in_child(spec.process, root, single_id=work.single_id)
+    entry.become_in_child(spec.process, root, single_id=work.single_id, bounded=work.kind != "any")
 
 
 def exec_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:
