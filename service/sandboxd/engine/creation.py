@@ -1,0 +1,134 @@
+"""From a create body to a container that can be started, or to nothing at all."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sandboxd.engine.configuration import parse
+from sandboxd.engine.container import Container, MountPoint
+from sandboxd.engine.events import Events
+from sandboxd.engine.floors import Floors
+from sandboxd.engine.leases import Lease
+from sandboxd.engine.limits import Limiter
+from sandboxd.engine.mounting import Mounting
+from sandboxd.engine.mountpoints import by_depth
+from sandboxd.engine.names import new_id
+from sandboxd.engine.persistence import Persistence
+from sandboxd.engine.platforms import check_platform
+from sandboxd.engine.registry import Registry
+from sandboxd.engine.settings import MountRequest, Settings
+from sandboxd.errors import BadRequest, SandboxError
+
+if TYPE_CHECKING:
+    from sandboxd.images import Image
+
+
+class Creation:
+    """Makes containers; whatever fails, nothing of one that failed is left."""
+
+    def __init__(
+        self,
+        floors: Floors,
+        registry: Registry,
+        mounting: Mounting,
+        limiter: Limiter,
+        persistence: Persistence,
+        events: Events,
+    ) -> None:
+        self._floors = floors
+        self._registry = registry
+        self._mounting = mounting
+        self._limiter = limiter
+        self._persistence = persistence
+        self._events = events
+
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        name: str | None = None,
+        platform: str = "",
+        lease: Lease | None = None,
+        *,
+        throwaway: bool = False,
+    ) -> Container:
+        """Raises NoSuchImage, BadRequest, CannotEnforce, Conflict for a name that is taken."""
+        reference = body.get("Image")
+        if not isinstance(reference, str) or not reference:
+            raise BadRequest("no image specified", mend="name one in Image")
+        image = self._floors.images.get(reference)
+        check_platform(platform, image)
+        settings = parse(body, image.config.get("config") or {})
+        self._limiter.check(settings.host.limits)
+        if lease:
+            lease.check()
+        id = new_id()
+        name = self._registry.reserve(id, name)
+        try:
+            mounts = await self._mounts(settings, image)
+        except BaseException:
+            self._registry.free(name)
+            raise
+        throwaway = throwaway or settings.host.auto_remove
+        container = Container(
+            id=id,
+            name=name,
+            settings=settings,
+            body=body,
+            image=image.id,
+            image_config=image.config.get("config") or {},
+            mounts=mounts,
+            created=time.time_ns(),
+            directory=self._floors.root / "containers" / id,
+            throwaway=throwaway,
+            ephemeral=throwaway or lease is not None,
+            auto_remove=settings.host.auto_remove,
+            lease=lease,
+        )
+        self._introduce(container)
+        self._events.publish("container", "create", id, container.attributes)
+        return container
+
+    async def _mounts(self, settings: Settings, image: Image) -> tuple[MountPoint, ...]:
+        requests = settings.host.mounts
+        if settings.host.volumes_from:
+            requests = self._with_inherited(requests, settings.host.volumes_from)
+        return await self._mounting.resolve(requests, image) if requests else ()
+
+    def _with_inherited(
+        self, requests: tuple[MountRequest, ...], names: tuple[str, ...]
+    ) -> tuple[MountRequest, ...]:
+        """The mounts of other containers (`NAME[:ro]`) where this one asks for none of its own."""
+        anonymous = [request for request in requests if request.anonymous]
+        merged = {request.target: request for request in requests if not request.anonymous}
+        for entry in names:
+            name, _, mode = entry.partition(":")
+            if mode not in ("", "ro", "rw"):
+                raise BadRequest(f"invalid mode: {mode}")
+            for point in self._registry.find(name).mounts:
+                readonly = mode == "ro" or point.request.readonly
+                source = point.volume or point.request.source
+                inherited = replace(point.request, source=source, readonly=readonly, copy=False)
+                merged.setdefault(inherited.target, inherited)
+        for request in anonymous:
+            merged.setdefault(request.target, request)
+        return by_depth(merged.values())
+
+    def _introduce(self, container: Container) -> None:
+        self._registry.add(container)
+        try:
+            if not container.throwaway:
+                os.mkdir(container.directory, 0o700)
+            self._persistence.write(container)
+            if container.lease:
+                container.lease.own(container)
+        except (OSError, SandboxError) as error:
+            self._registry.drop(container)
+            self._persistence.forget(container)
+            self._mounting.remove_anonymous(container)
+            if isinstance(error, OSError):
+                raise SandboxError.from_os(f"create container {container.name}", error) from error
+            raise

@@ -1,0 +1,25 @@
+"""The floors below the engine, as one value to hand on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandboxd.images import Images
+    from sandboxd.launcher.client import Launcher
+    from sandboxd.store import Store
+    from sandboxd.volumes import Volumes
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """This is the only place where images, volumes and the launcher meet."""
+
+    store: Store
+    images: Images
+    volumes: Volumes
+    launcher: Launcher
+    root: Path
+    """The state root."""

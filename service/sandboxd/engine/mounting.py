@@ -1,0 +1,134 @@
+"""Mount points of containers: volumes found or made at create, opened as mounts at start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandboxd.engine.container import Container, MountPoint
+from sandboxd.engine.floors import Floors
+from sandboxd.engine.settings import MountRequest
+from sandboxd.errors import BadRequest, NoSuchVolume, SandboxError
+from sandboxd.launcher.spec import Mount
+
+if TYPE_CHECKING:
+    from sandboxd.images import Image
+    from sandboxd.volumes import Volume
+
+log = logging.getLogger("sandboxd.engine")
+
+
+class Mounting:
+    """Where the engine meets the volumes."""
+
+    def __init__(self, floors: Floors) -> None:
+        self._floors = floors
+
+    async def resolve(
+        self, requests: Iterable[MountRequest], image: Image
+    ) -> tuple[MountPoint, ...]:
+        """Give each request its volume, made and filled from the image where Docker would.
+
+        Raises BadRequest for a bind source that is missing, and whatever the volumes raise; the
+        volumes that it made are gone then.
+        """
+        points: list[MountPoint] = []
+        made: list[Volume] = []
+        try:
+            for request in requests:
+                points.append(await self._resolve(request, image, made))
+        except BaseException:
+            for volume in made:
+                self.remove_volume(volume.name)
+            raise
+        return tuple(points)
+
+    async def _resolve(self, request: MountRequest, image: Image, made: list[Volume]) -> MountPoint:
+        if request.kind == "bind" and not request.create_source:
+            _check_source(request.source)
+        if request.kind != "volume":
+            return MountPoint(request)
+        volume = self._volume(request, made)
+        if request.copy and not request.subpath and not volume.snapshot:
+            await self._populate(volume, image, request.target)
+        return MountPoint(request, volume.name, anonymous=request.anonymous)
+
+    def _volume(self, request: MountRequest, made: list[Volume]) -> Volume:
+        volumes = self._floors.volumes
+        if request.source:
+            try:
+                found = volumes.get(request.source)
+            except NoSuchVolume:
+                pass
+            else:
+                if request.driver in ("", found.driver):
+                    return found
+        volume = volumes.create(
+            request.source or None,
+            driver=request.driver or "local",
+            labels=dict(request.labels),
+            options=dict(request.options),
+        )
+        made.append(volume)
+        return volume
+
+    async def _populate(self, volume: Volume, image: Image, path: str) -> None:
+        floors = self._floors
+        lowers = floors.images.lowers(image)
+        if _any_has(lowers, path):
+            await asyncio.to_thread(floors.volumes.populate, volume, lowers, path)
+
+    @contextmanager
+    def opened(self, points: Iterable[MountPoint]) -> Iterator[tuple[Mount, ...]]:
+        """The mounts for the launcher; their descriptors are closed at the end."""
+        mounts: list[Mount] = []
+        try:
+            for point in points:
+                mounts.append(self._open(point))
+            yield tuple(mounts)
+        finally:
+            for mount in mounts:
+                if mount.source_fd is not None:
+                    os.close(mount.source_fd)
+
+    def _open(self, point: MountPoint) -> Mount:
+        request, volumes = point.request, self._floors.volumes
+        target, readonly = request.target, request.readonly
+        if request.kind == "tmpfs":
+            return Mount(target, None, readonly, tmpfs_options=request.tmpfs_options)
+        if request.kind == "bind":
+            fd, is_file = volumes.bind(
+                request.source, readonly=readonly, create=request.create_source
+            )
+            return Mount(target, fd, readonly, is_file=is_file)
+        volume = volumes.get(point.volume)
+        fd = volumes.mount(volume, subpath=request.subpath, readonly=readonly)
+        return Mount(target, fd, readonly)
+
+    def remove_anonymous(self, container: Container) -> None:
+        """Remove the volumes that were made for this container alone."""
+        for point in container.mounts:
+            if point.anonymous:
+                self.remove_volume(point.volume)
+
+    def remove_volume(self, name: str) -> None:
+        """Remove one that nobody uses any more; a failure is logged, for nobody waits for it."""
+        try:
+            self._floors.volumes.remove(name, True)
+        except (SandboxError, OSError) as error:
+            log.warning("volume %s stays behind: %s", name, error)
+
+
+def _check_source(path: str) -> None:
+    if not os.path.lexists(path):
+        raise BadRequest(f"bind source path does not exist: {path}")
+
+
+def _any_has(lowers: Sequence[Path], path: str) -> bool:
+    """Whether the image might have content there; most often not, and no thread is needed."""
+    return any(os.path.lexists(lower / path.lstrip("/")) for lower in lowers)
