@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pytest
 
@@ -43,13 +43,10 @@ class ContainerPlan:
         if unknown := self.options.keys() - ContainerOptions.__annotations__.keys():
             raise TypeError(f"container: unknown argument {', '.join(sorted(unknown))}")
         for place, source in self.volumes.items():
-            if not isinstance(place, str) or not place.startswith("/"):
-                raise ValueError(f"container: volumes: {place!r} is not an absolute path")
-            if not isinstance(source, Source):
-                raise TypeError(
-                    f"container: volumes: {place}: a volume fixture is given by its name, "
-                    f"a host directory by its path, not as {type(source).__name__}"
-                )
+            _check_mount(place, source)
+        paths = [str(source) for source in self.volumes.values() if _is_host_path(source)]
+        if twice := next((path for path in paths if paths.count(path) > 1), None):
+            raise ValueError(f"container: volumes: {twice} is mounted twice")
         for condition in self.ready:
             if isinstance(condition, bool) or not (
                 isinstance(condition, int | str) or callable(condition)
@@ -78,9 +75,23 @@ class ContainerPlan:
         """One entry of the client's `volumes`: (host path, place) or (place, Volume)."""
         if isinstance(source, Volume):
             return place, source
-        if isinstance(source, Path) or "/" in source:
+        if _is_host_path(source):
             return self.site.resolve(source), place
-        volume = request.getfixturevalue(source)
+        volume = request.getfixturevalue(str(source))
         if not isinstance(volume, Volume):
             raise TypeError(f"fixture {source!r} is no volume but {type(volume).__name__}")
         return place, volume
+
+
+def _is_host_path(source: Source) -> TypeGuard[str | Path]:
+    return isinstance(source, Path) or (isinstance(source, str) and "/" in source)
+
+
+def _check_mount(place: str, source: Source) -> None:
+    if not isinstance(place, str) or not place.startswith("/"):
+        raise ValueError(f"container: volumes: {place!r} is not an absolute path")
+    if not isinstance(source, Source):
+        raise TypeError(
+            f"container: volumes: {place}: a volume fixture is given by its name, "
+            f"a host directory by its path, not as {type(source).__name__}"
+        )
