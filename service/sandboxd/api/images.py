@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 LIST_FILTERS = frozenset(("before", "dangling", "label", "reference", "since", "until"))
 PRUNE_FILTERS = frozenset(("dangling", "label", "label!", "until"))
-_HOST_NAMES = ("host", "host:latest", "docker.io/library/host", "docker.io/library/host:latest")
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -89,7 +88,7 @@ async def remove(call: Call) -> web.StreamResponse:
     image = engine.images.get(name)
     done = engine.images.remove(name, query.flag("force"), query.flag("noprune"), in_use(call))
     _publish_removal(call, image, done)
-    return json_reply(done)
+    return json_reply(list(done))
 
 
 async def prune(call: Call) -> web.StreamResponse:
@@ -101,7 +100,7 @@ async def prune(call: Call) -> web.StreamResponse:
     filters = call.query.filters(PRUNE_FILTERS)
     everything = filters.pop("dangling", ["true"])[0].lower() in ("0", "false")
     used = in_use(call)
-    removed: list[dict[str, str]] = []
+    removed: list[Mapping[str, str]] = []
     reclaimed = 0
     for image in engine.images.list(filters):
         if image.is_host or image.id in used or (image.tags and not everything):
@@ -128,8 +127,6 @@ async def _import(call: Call) -> web.StreamResponse:
         raise BadRequest("invalid source of an image", why, "sandboxctl image import FILE REF")
     repo, tag_ = query.text("repo"), query.text("tag")
     reference = _joined(repo, tag_) if repo else None
-    if reference in _HOST_NAMES:
-        raise Forbidden("image host", "the name stands for this machine's own root")
     image = await consume(
         call.request,
         lambda body: call.engine.images.import_rootfs(
@@ -145,15 +142,15 @@ async def _import(call: Call) -> web.StreamResponse:
 async def _pull(call: Call) -> web.StreamResponse:
     name, tag_ = call.query.text("fromImage"), call.query.text("tag")
     reference = _joined(name, tag_)
-    if reference in _HOST_NAMES:
-        raise Forbidden("pull of image host", "the name stands for this machine's own root")
     try:
-        call.engine.images.get(reference)
+        image = call.engine.images.get(reference)
     except NoSuchImage as error:
         # docker-py tells a missing image from other 404s by the words "no such image".
         why = "this version pulls from no registry"
         mend = f"sandboxctl image import ROOTFS.tar {reference}"
         raise NoSuchImage(f"No such image: {reference}", why, mend) from error
+    if image.is_host:
+        raise Forbidden("pull of image host", "the name stands for this machine's own root")
     shown = reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
     response = await call.begin("application/json")
     await response.write(message_line({"status": f"Status: Image is up to date for {shown}"}))
@@ -167,7 +164,7 @@ def _joined(repo: str, tag_: str) -> str:
     return f"{repo}@{tag_}" if ":" in tag_ else f"{repo}:{tag_}"
 
 
-def _publish_removal(call: Call, image: Image, done: list[dict[str, str]]) -> None:
+def _publish_removal(call: Call, image: Image, done: Sequence[Mapping[str, str]]) -> None:
     for entry in done:
         for kind, action in (("Untagged", "untag"), ("Deleted", "delete")):
             if kind in entry and (kind == "Untagged" or entry[kind] == image.id):
@@ -180,7 +177,7 @@ def _row(image: Image) -> dict[str, Any]:
         "Id": image.id,
         "ParentId": "",
         "RepoTags": list(image.tags),
-        "RepoDigests": [],
+        "RepoDigests": list(image.digests),
         "Created": _unix(image.created),
         "Size": image.size,
         "SharedSize": -1,
@@ -194,7 +191,7 @@ def _about(image: Image) -> dict[str, Any]:
     return {
         "Id": image.id,
         "RepoTags": list(image.tags),
-        "RepoDigests": [],
+        "RepoDigests": list(image.digests),
         "Parent": "",
         "Comment": next(_comments(image), ""),
         "Created": image.created,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandboxd.api.detach_keys import DetachKeys
@@ -38,6 +38,7 @@ def test_what_is_no_key(keys: str) -> None:
         DetachKeys.parse(keys)
 
 
+@settings(database=None)
 @given(st.binary(), st.integers(min_value=0, max_value=50))
 def test_input_without_the_sequence_is_passed_on_whole(data: bytes, cut: int) -> None:
     data = data.replace(b"\x10", b"")
