@@ -121,7 +121,9 @@ class Launcher:
         return socket.socket(fileno=fd)
 
     async def close(self) -> None:
-        """End the fork server, and with it every process that it started."""
+        """End the fork server, and with it every process that it started; again is no error."""
+        if self._pidfd < 0:
+            return
         self._loop.remove_reader(self._server)
         self._loop.remove_writer(self._server)
         self._server.close()
@@ -129,6 +131,7 @@ class Launcher:
         await self._readable(self._pidfd)
         pidfd.reap(self._pidfd)
         os.close(self._pidfd)
+        self._pidfd = -1
 
     def _choose_slots(self, spec: ContainerSpec) -> tuple[ContainerSpec, Pool, list[int]]:
         """The pool for a specification, and descriptors of what the image `host` shows besides."""

@@ -30,8 +30,9 @@ class PathRefused(ValueError):
 class Stage:
     """The slot's own tmpfs: what was mounted ahead, and the place where the root is built."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, root_path: str | None = None) -> None:
         self.base = base
+        self._root_path = root_path
         self.parts: dict[str, int] = {}
         self.left_host = False
         self.late: list[ServiceFile] = []
@@ -44,12 +45,7 @@ class Stage:
 
     @property
     def root_path(self) -> str:
-        return f"{self.path}/root"
-
-    def forget_root(self) -> None:
-        """Close the descriptor: what is mounted there is about to change."""
-        os.close(self._root)
-        self._root = -1
+        return self._root_path or f"{self.path}/root"
 
     def leave_host(self) -> None:
         """Ahead of time: this tmpfs becomes the root, and the host's tree is gone."""

@@ -108,10 +108,8 @@ def prepare_in_child(work: SlotWork) -> rootfs.Stage:
         for operation in rootfs.plan_host(work.host, None):
             operation.execute(stage)
     if work.kind != "any":
-        stage.leave_host()
-    if work.host is None:
         rehearsal.rehearse_in_child(stage, single_id=work.single_id)
-    if work.kind != "any":
+        stage.leave_host()
         capabilities.drop_bounding(profile.DEFAULT_CAPABILITIES)
     gc.freeze()
     return stage
