@@ -37,6 +37,7 @@ from sandboxd.errors import BadRequest, CannotEnforce, Conflict
 if TYPE_CHECKING:
     from sandboxd.images import Images
     from sandboxd.launcher.client import Launcher
+    from sandboxd.linux.cgroup import Subtree
     from sandboxd.linux.idmap import IdMap
     from sandboxd.store import Snapshot, Store
     from sandboxd.volumes import Volume, Volumes
@@ -60,13 +61,15 @@ class Engine:
         *,
         root: Path,
         runtime_dir: Path,
+        cgroups: Subtree | None = None,
     ) -> None:
+        """`cgroups` is the subtree for limits, claimed before the launcher was forked."""
         self.store, self.images, self.volumes = store, images, volumes
         self.events = Events()
         self.runtime_dir = runtime_dir
         self._launcher, self._idmap, self._root = launcher, idmap, root
         floors = Floors(store, images, volumes, launcher, root)
-        registry, mounting, limiter = Registry(), Mounting(floors), Limiter()
+        registry, mounting, limiter = Registry(), Mounting(floors), Limiter(cgroups)
         self._persistence = Persistence(floors)
         self._registry = registry
         self._limiter = limiter
@@ -107,6 +110,7 @@ class Engine:
                 container.program.kill(signal.SIGKILL)
         if ends:
             await asyncio.wait(ends, timeout=_CLOSE_SECONDS)
+        self._limiter.close()
 
     @property
     def idle(self) -> bool:
