@@ -98,9 +98,7 @@ class Service:
         return sock
 
     def _start_and_connect(self) -> socket.socket:
-        from sandboxd.paths import private_directory
-
-        directory = private_directory(self.socket_path.parent)
+        directory = _own_directory(self.socket_path.parent, "SANDBOX_HOST")
         with _exclusive(directory / "start.lock"):
             try:
                 return self._connect()  # another process has started it meanwhile
@@ -110,6 +108,18 @@ class Service:
                 return self._connect()
             except OSError as error:
                 raise _unavailable(self.socket_path, _cause(error)) from error
+
+
+def _own_directory(path: Path, variable: str) -> Path:
+    """A directory of ours alone, made if it is missing; `variable` is what would move it."""
+    from sandboxd.errors import SandboxError
+    from sandboxd.paths import private_directory
+
+    try:
+        return private_directory(path)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SandboxError(f"making the directory {path}", why, f"set {variable}") from error
 
 
 def _check_peer(sock: socket.socket, path: Path) -> None:
@@ -139,8 +149,7 @@ def _start(path: Path) -> None:
 
     from sandboxd.paths import state_root
 
-    root = state_root()
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = _own_directory(state_root(), "SANDBOX_ROOT")
     ready, told = os.pipe2(os.O_CLOEXEC)
     with open(ready, "rb", buffering=0) as answers, open(root / "service.log", "ab") as log:
         before = log.tell()

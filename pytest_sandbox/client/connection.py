@@ -82,6 +82,9 @@ class Connection:
         """Close this process's descriptor only."""
         self.socket.close()
 
+    def __del__(self) -> None:
+        self.socket.close()  # a forgotten client ends quietly, as a forgotten process does
+
     def read_head(self) -> Head:
         """Wait for the status line and the header fields of the next answer."""
         while b"\r\n\r\n" not in self._received:
@@ -175,7 +178,10 @@ class Connection:
             if left <= 0:
                 raise TimeoutError("the time allowed is over")
             self.socket.settimeout(left)
-        return self.socket.recv(_BLOCK)
+        try:
+            return self.socket.recv(_BLOCK)
+        except ConnectionResetError:
+            return b""  # the peer died with something of ours unread: unix(7)
 
 
 def _parse_head(raw: bytes) -> Head:

@@ -196,6 +196,20 @@ class Client:
         """All volumes of this service."""
         return [Volume(self, row) for row in self.call("GET", "/volumes")["Volumes"] or ()]
 
+    def get_volume(self, name: str) -> Volume:
+        """The volume with this name. Raises NoSuchVolume."""
+        return Volume(self, self.call("GET", f"/volumes/{quote(name, safe='')}"))
+
+    def volume_remove(self, name: str, force: bool = False) -> None:
+        """Remove a volume. Conflict while a container uses it; `force` pardons absence."""
+        self.call("DELETE", f"/volumes/{quote(name, safe='')}", {"force": force})
+
+    def volume_prune(self, all: bool = False) -> dict[str, Any]:
+        """Remove unused anonymous volumes, with `all` named ones too: Docker's JSON about it."""
+        filters = json.dumps({"all": ["true"]}) if all else None
+        gone: dict[str, Any] = self.call("POST", "/volumes/prune", {"filters": filters})
+        return gone
+
     def snapshot(self, recipe: Recipe) -> Snapshot:
         """The snapshot that the recipe fills: built now if this machine has none, once for all who
         ask at the same time. BadRequest with exit code and output when a step fails."""

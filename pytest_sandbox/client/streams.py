@@ -7,6 +7,7 @@ format"): one byte for the stream (1 or 2), three zeros, the payload's length as
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
@@ -75,60 +76,56 @@ class Attachment:
     def fileno(self) -> int:
         return self._connection.socket.fileno()
 
-    def send(self, data: bytes) -> None:
-        """Write to the program's standard input; BrokenPipeError when it is closed."""
-        self._connection.socket.sendall(data)
-
-    def close_stdin(self) -> None:
-        """Let the program read the end of its input; its output still comes."""
-        try:
-            self._connection.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the program and its stream have ended already
-
-    def read(self) -> bytes:
-        """The next raw bytes; b"" at the end. May block: see `pending`."""
-        return self._connection.read_raw()
-
-    @property
-    def pending(self) -> bool:
-        """Whether `read` returns at once though the descriptor may not poll readable."""
-        return self._connection.buffered
-
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        """(stream, bytes) until the program has closed its output."""
-        return split_frames(self._connection.iterate_raw(), self.multiplexed)
-
     def communicate(self, stdin: bytes, timeout: float | None) -> tuple[bytes, bytes, bool]:
         """Send `stdin` and its end; (stdout, stderr, whether `timeout` seconds were too few)."""
         output: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
         timed_out = False
         try:
-            for stream, data in split_frames(self._exchange(stdin, timeout), self.multiplexed):
+            for stream, data in self.exchange(stdin, timeout=timeout):
                 output[stream].append(data)
         except TimeoutError:
             timed_out = True
         return b"".join(output[STDOUT]), b"".join(output[STDERR]), timed_out
 
-    def _exchange(self, stdin: bytes, timeout: float | None) -> Iterator[bytes]:
-        """The raw output, while `stdin` goes out as fast as the program reads it."""
+    def exchange(
+        self, stdin: bytes = b"", source: int | None = None, timeout: float | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """(stream, bytes) as the program writes, while its input goes out as fast as it reads.
+
+        The input is `stdin`, then what the descriptor `source` gives until its end. Raises
+        TimeoutError after `timeout` seconds.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
-        unsent = memoryview(stdin)
-        poll = select.poll()
-        while True:
-            if not unsent:
-                self.close_stdin()
-                self._connection.allow(_left(deadline))
-                yield from self._connection.iterate_raw()
-                return
-            poll.register(self, select.POLLIN | select.POLLOUT)
-            _, events = _first_ready(poll, deadline)
-            if events & select.POLLOUT:
+        return split_frames(self._exchange(memoryview(stdin), source, deadline), self.multiplexed)
+
+    def _exchange(
+        self, unsent: memoryview, source: int | None, deadline: float | None
+    ) -> Iterator[bytes]:
+        while unsent or source is not None:
+            poll = select.poll()
+            poll.register(self, select.POLLIN | (select.POLLOUT if unsent else 0))
+            if source is not None and not unsent:
+                poll.register(source, select.POLLIN)
+            ready = self._ready(poll, deadline)
+            if ready.get(self.fileno(), 0) & select.POLLOUT:
                 unsent = unsent[self._send_some(unsent) :]
-            if events & select.POLLIN or self.pending:
-                if not (piece := self.read()):
+            if source in ready and not (unsent := memoryview(_read(source))):
+                source = None
+            if self._connection.buffered or ready.get(self.fileno(), 0) & ~select.POLLOUT:
+                if not (piece := self._connection.read_raw()):
                     return
                 yield piece
+        self._close_stdin()
+        self._connection.allow(_left(deadline))
+        yield from self._connection.iterate_raw()
+
+    def _ready(self, poll: select.poll, deadline: float | None) -> dict[int, int]:
+        """Events by descriptor, once there are any; none when there is output in the buffer."""
+        left = 0.0 if self._connection.buffered else _left(deadline)
+        ready = dict(poll.poll(None if left is None else left * 1000))
+        if not ready and not self._connection.buffered:
+            raise TimeoutError("the program took too long")
+        return ready
 
     def _send_some(self, data: memoryview) -> int:
         """Bytes that were taken; a program that no longer reads takes everything."""
@@ -138,6 +135,13 @@ class Attachment:
             return 0
         except OSError:
             return len(data)
+
+    def _close_stdin(self) -> None:
+        """Let the program read the end of its input; its output still comes."""
+        try:
+            self._connection.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the program and its stream have ended already
 
     def close(self) -> None:
         self._connection.close()
@@ -153,9 +157,9 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - time.monotonic(), 0.001)
 
 
-def _first_ready(poll: select.poll, deadline: float | None) -> tuple[int, int]:
-    left = _left(deadline)
-    ready = poll.poll(None if left is None else left * 1000)
-    if not ready:
-        raise TimeoutError("the program took too long")
-    return ready[0]
+def _read(source: int) -> bytes:
+    """The next bytes of a descriptor; b"" at its end, and for one that was closed."""
+    try:
+        return os.read(source, _BLOCK)
+    except OSError:
+        return b""

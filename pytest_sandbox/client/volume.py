@@ -32,8 +32,7 @@ class Volume:
 
     def remove(self, force: bool = False) -> None:
         """Remove it and its data. Conflict while a container uses it; `force` pardons absence."""
-        query = {"force": force}
-        self._client.call("DELETE", f"/volumes/{quote(self.name, safe='')}", query)
+        self._client.volume_remove(self.name, force)
 
     def __enter__(self) -> Volume:
         return self
