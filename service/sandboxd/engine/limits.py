@@ -52,8 +52,7 @@ class Limiter:
         self._none = Enclosure(self, None)
         if subtree:
             # What an earlier service left when it was killed; its processes died with it.
-            self._unwanted += subtree.groups()
-            self._drop_unwanted()
+            subtree.sweep()
 
     def check(self, limits: Limits) -> None:
         """Raises CannotEnforce for a limit that this machine gives us no cgroup for."""
