@@ -26,7 +26,7 @@ from sandboxd.store.layers import Layers
 from sandboxd.store.locks import Locks
 from sandboxd.store.pins import Pins
 from sandboxd.store.snapshots import Snapshots
-from sandboxd.store.trash import Trash
+from sandboxd.store.trash import Trash, Worker
 
 _DIRECTORIES: Final = (
     "blobs/sha256",
@@ -65,7 +65,8 @@ class Store:
         self.database = Database(root / "metadata.sqlite")
         self._locks = Locks(root / "locks")
         self._pins = Pins()
-        self._trash = Trash(root / "trash")
+        self._worker = Worker()
+        self._trash = Trash(root / "trash", self._worker)
         self.blobs = Blobs(root / "blobs/sha256", self.staging)
         self.layers = Layers(root / "layers/sha256", self.database, self._locks, self._trash)
         self.snapshots = Snapshots(
@@ -103,6 +104,11 @@ class Store:
         """Take a file or tree of the state root away at once; its deletion follows in a thread."""
         self._trash.discard(path)
 
+    def trash_at(self, directory: Path) -> Trash:
+        """Another trash, for a file system other than the state root's; for the caller to close."""
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return Trash(directory, self._worker)
+
     def lock(self, *names: str) -> AbstractContextManager[None]:
         """Hold the locks of digests or other names against other threads and processes."""
         return self._locks.hold(*names)
@@ -130,6 +136,7 @@ class Store:
     def close(self) -> None:
         """Finish deletions and close the database."""
         self.snapshots.save_usage()
+        self._worker.close()
         self._trash.close()
         self.database.close()
 

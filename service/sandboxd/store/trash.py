@@ -14,6 +14,8 @@ import os
 import queue
 import stat
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,18 +23,41 @@ _log = logging.getLogger("sandboxd.store.trash")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Trash:
-    """One directory whose content a thread deletes; the directory itself stays."""
+class Worker:
+    """The thread that deletes, one discarded tree after the other."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._fd = os.open(directory, _DIRECTORY)
-        self._serial = itertools.count()
-        self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        for name in os.listdir(self._fd):
-            self._names.put(name)
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="trash", daemon=True)
         self._thread.start()
+
+    def put(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Finish all deletions, then end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except OSError as error:
+                # Left where it is; the next start of the service tries again.
+                _log.warning("cannot delete what was discarded: %s", error)
+
+
+class Trash:
+    """A directory of one file system; what is in it gets deleted, the directory itself stays."""
+
+    def __init__(self, directory: Path, worker: Worker) -> None:
+        self.directory = directory
+        self._worker = worker
+        self._fd = os.open(directory, _DIRECTORY)
+        self._serial = itertools.count()
+        for name in os.listdir(self._fd):
+            worker.put(partial(self._delete, name))
 
     def discard(self, path: Path) -> None:
         """Take `path` (file, link or tree) away; a path that is not there is no error."""
@@ -41,24 +66,14 @@ class Trash:
             os.rename(path, name, dst_dir_fd=self._fd)
         except FileNotFoundError:
             return
-        self._names.put(name)
+        self._worker.put(partial(self._delete, name))
 
     def close(self) -> None:
-        """Finish all deletions, then end the thread."""
-        self._names.put(None)
-        self._thread.join()
+        """Only after the worker was closed."""
         os.close(self._fd)
 
     def _fresh_name(self) -> str:
-        return f"{os.getpid()}-{threading.get_ident():x}-{next(self._serial)}"
-
-    def _work(self) -> None:
-        while (name := self._names.get()) is not None:
-            try:
-                self._delete(name)
-            except OSError as error:
-                # Left where it is; the next start of the service tries again.
-                _log.warning("cannot delete %s/%s: %s", self.directory, name, error)
+        return f"{os.getpid()}-{next(self._serial)}-{os.urandom(4).hex()}"
 
     def _delete(self, name: str) -> None:
         waiting = [name]
