@@ -39,6 +39,7 @@ from sandboxd.errors import (
     NotFound,
     SandboxError,
     StartFailed,
+    TimedOut,
     Unavailable,
 )
 
@@ -67,12 +68,6 @@ __all__ = [
 
 class ServiceUnavailable(Unavailable):
     """No service answers at the socket, it could not be started, or it died during a request."""
-
-
-class TimedOut(SandboxError):
-    """The time that the caller allowed is over; what was waited for may still be going on."""
-
-    status = 408
 
 
 _BY_STATUS: dict[int, type[SandboxError]] = {
