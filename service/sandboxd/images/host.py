@@ -29,6 +29,7 @@ from sandboxd.launcher.spec import HostRoot
 from sandboxd.linux.idmap import IdMap
 from sandboxd.store import Store
 
+_MOUNTINFO: Final = "/proc/self/mountinfo"
 _PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IDENTITY: Final = ("/etc/machine-id", "/etc/os-release")
 _PACKAGES: Final = (
@@ -62,7 +63,7 @@ class HostImage:
         self._show = tuple(show)
         self._own = tuple(os.path.realpath(each) for each in (*hide, str(store.root)))
         self._mutex = threading.Lock()
-        self._mountinfo = open("/proc/self/mountinfo")  # noqa: SIM115
+        self._mountinfo = os.open(_MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
         self._changes = select.poll()
         self._changes.register(self._mountinfo, select.POLLPRI)
         self._with_mounts: frozenset[str] | None = None
@@ -72,7 +73,7 @@ class HostImage:
         masks.sweep(store)
 
     def close(self) -> None:
-        self._mountinfo.close()
+        os.close(self._mountinfo)
 
     def root(self, show: Sequence[str] = ()) -> HostRoot:
         """What the launcher needs. Raises BadRequest for a path that cannot be shown."""
@@ -103,8 +104,8 @@ class HostImage:
     def _mounts(self) -> frozenset[str]:
         """poll(2) on mountinfo tells of changes since the last look: proc_pid_mountinfo(5)."""
         if self._with_mounts is None or self._changes.poll(0):
-            self._mountinfo.seek(0)
-            self._with_mounts = host_plan.with_mounts(self._mountinfo.read(), self._own)
+            mountinfo = Path(_MOUNTINFO).read_text(errors="surrogateescape")
+            self._with_mounts = host_plan.with_mounts(mountinfo, self._own)
         return self._with_mounts
 
     def _made(self, key: tuple[int, frozenset[str]]) -> _Plan:

@@ -67,6 +67,7 @@ class Store:
         self._pins = Pins()
         self._worker = Worker()
         self._trash = Trash(root / "trash", self._worker)
+        self._trashes = [self._trash]
         self.blobs = Blobs(root / "blobs/sha256", self.staging)
         self.layers = Layers(root / "layers/sha256", self.database, self._locks, self._trash)
         self.snapshots = Snapshots(
@@ -105,9 +106,11 @@ class Store:
         self._trash.discard(path)
 
     def trash_at(self, directory: Path) -> Trash:
-        """Another trash, for a file system other than the state root's; for the caller to close."""
+        """Another trash, for a file system other than the state root's."""
         directory.mkdir(mode=0o700, exist_ok=True)
-        return Trash(directory, self._worker)
+        trash = Trash(directory, self._worker)
+        self._trashes.append(trash)
+        return trash
 
     def lock(self, *names: str) -> AbstractContextManager[None]:
         """Hold the locks of digests or other names against other threads and processes."""
@@ -137,7 +140,8 @@ class Store:
         """Finish deletions and close the database."""
         self.snapshots.save_usage()
         self._worker.close()
-        self._trash.close()
+        for trash in self._trashes:
+            trash.close()
         self.database.close()
 
     def _empty_staging(self) -> None:

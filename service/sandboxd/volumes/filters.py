@@ -1,9 +1,9 @@
-"""Filters of the volume list and of prune: `name`, `driver`, `label`, `label!`, `dangling`."""
+"""Filters of the volume list that need no look at containers: `name`, `driver`, `label`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sandboxd.errors import BadRequest
 from sandboxd.volumes.volume import Volume
@@ -11,16 +11,16 @@ from sandboxd.volumes.volume import Volume
 Filters = Mapping[str, Iterable[str]]
 
 
-def selected(volumes: Iterable[Volume], filters: Filters, in_use: Container[str]) -> list[Volume]:
+def selected(volumes: Iterable[Volume], filters: Filters) -> list[Volume]:
     """The volumes that pass every filter: one matching value of each is enough, all for labels.
 
-    `in_use` are names. Raises BadRequest for an unknown filter or a bad value.
+    Raises BadRequest for an unknown filter or a bad value.
     """
-    tests = [_test(key, tuple(values), in_use) for key, values in filters.items()]
+    tests = [_test(key, tuple(values)) for key, values in filters.items()]
     return [volume for volume in volumes if all(test(volume) for test in tests)]
 
 
-def _test(key: str, values: tuple[str, ...], in_use: Container[str]) -> Callable[[Volume], bool]:
+def _test(key: str, values: tuple[str, ...]) -> Callable[[Volume], bool]:
     match key:
         case "name":
             patterns = [_pattern(value) for value in values]
@@ -29,11 +29,6 @@ def _test(key: str, values: tuple[str, ...], in_use: Container[str]) -> Callable
             return lambda volume: volume.driver in values
         case "label":
             return lambda volume: all(_has_label(volume, value) for value in values)
-        case "label!":
-            return lambda volume: not any(_has_label(volume, value) for value in values)
-        case "dangling":
-            wanted = {_truth(value) for value in values}
-            return lambda volume: (volume.name not in in_use) in wanted
     raise BadRequest(f"invalid filter '{key}'")
 
 
@@ -47,11 +42,3 @@ def _pattern(value: str) -> re.Pattern[str]:
 def _has_label(volume: Volume, wanted: str) -> bool:
     key, equals, value = wanted.partition("=")
     return key in volume.labels and (not equals or volume.labels[key] == value)
-
-
-def _truth(value: str) -> bool:
-    if value.lower() in ("1", "true"):
-        return True
-    if value.lower() in ("0", "false"):
-        return False
-    raise BadRequest(f"invalid filter 'dangling={value}'")

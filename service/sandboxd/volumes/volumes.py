@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,11 @@ class Volumes:
             except KeyError:
                 raise NoSuchVolume.named(name) from None
 
-    def list(self, filters: Filters | None = None, in_use: Container[str] = ()) -> Sequence[Volume]:
-        """The volumes that pass the filters; `in_use` are the names that `dangling` asks about."""
+    def list(self, filters: Filters | None = None) -> Sequence[Volume]:
+        """The volumes that pass the filters, by name."""
         with self._mutex:
             volumes = sorted(self._volumes.values(), key=lambda volume: volume.name)
-        return selected(volumes, filters or {}, in_use)
+        return selected(volumes, filters or {})
 
     def remove(self, name: str, force: bool = False) -> None:
         """Remove a volume that nothing uses. Raises NoSuchVolume, unless `force`."""
@@ -108,19 +108,6 @@ class Volumes:
                     return
                 raise NoSuchVolume.named(name)
             self._forget(volume)
-
-    def prune(
-        self, in_use: Container[str], *, named_too: bool = False, filters: Filters | None = None
-    ) -> tuple[Sequence[str], int]:
-        """Remove what is not `in_use`; the names, and the bytes that were in their files."""
-        removed, size = [], 0
-        for volume in self.list(filters):
-            if volume.name in in_use or not (named_too or volume.anonymous):
-                continue
-            size += self._size(volume)
-            self.remove(volume.name, force=True)
-            removed.append(volume.name)
-        return removed, size
 
     def mount(self, volume: Volume, *, subpath: str = "", readonly: bool = False) -> int:
         """A detached mount of the volume or of a directory in it; the caller closes it.
@@ -227,18 +214,6 @@ class Volumes:
         except KeyError:
             known = ", ".join(sorted(self._drivers))
             raise BadRequest(f"error looking up volume plugin {name}", f"known: {known}") from None
-
-    def _size(self, volume: Volume) -> int:
-        try:
-            fd = self.mount(volume, readonly=True)
-        except SandboxError:
-            return 0
-        try:
-            return sum(entry.status.st_size for entry in trees.walk(fd) if not entry.is_directory)
-        except OSError:
-            return 0
-        finally:
-            os.close(fd)
 
 
 def _drivers(surroundings: Surroundings, plugins: Sequence[object]) -> dict[str, VolumeDriver]:
