@@ -37,20 +37,26 @@ class Docker:
         self, *args: str, input: bytes | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end, whatever its exit status."""
-        given = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
-        return subprocess.run(
+        process = subprocess.Popen(
             [self.command, *args],
-            capture_output=True,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=self.environ,
-            timeout=timeout,
-            **given,  # type: ignore[call-overload]
         )
+        try:
+            stdout, stderr = process.communicate(input, timeout=timeout)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        return subprocess.CompletedProcess(args, process.returncode, stdout, stderr)
 
     def output(self, *args: str, input: bytes | None = None) -> str:
         """Its standard output, stripped; it must succeed."""
         done = self(*args, input=input)
         assert done.returncode == 0, done.stderr.decode()
-        return str(done.stdout.decode().strip())
+        return done.stdout.decode().strip()
 
     def popen(self, *args: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

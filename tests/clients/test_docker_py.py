@@ -12,13 +12,13 @@ import pytest
 if TYPE_CHECKING:
     from tests.conftest import Service
 
+docker = pytest.importorskip("docker")
+
 pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_docker_py, pytest.mark.needs_busybox]
 
 
 @pytest.fixture
 def client(service: Service) -> Iterator[Any]:
-    import docker
-
     made = docker.DockerClient(base_url=service.host)
     yield made
     made.close()
@@ -44,8 +44,6 @@ def test_run_returns_the_output(client: Any, busybox: str) -> None:
 
 
 def test_a_failing_run_raises_with_its_code(client: Any, busybox: str) -> None:
-    import docker.errors
-
     with pytest.raises(docker.errors.ContainerError) as caught:
         client.containers.run(busybox, ["sh", "-c", "echo bad >&2; exit 3"], remove=True)
     assert caught.value.exit_status == 3
@@ -53,8 +51,6 @@ def test_a_failing_run_raises_with_its_code(client: Any, busybox: str) -> None:
 
 
 def test_errors_have_docker_pys_classes(client: Any, busybox: str) -> None:
-    import docker.errors
-
     with pytest.raises(docker.errors.ImageNotFound):
         client.containers.run("nosuchimage:1", "true")
     with pytest.raises(docker.errors.ImageNotFound):
@@ -145,8 +141,6 @@ def test_the_life_of_a_container(client: Any, sleeper: Any) -> None:
 
 
 def test_force_false_is_false(client: Any, sleeper: Any) -> None:
-    import docker.errors
-
     with pytest.raises(docker.errors.APIError) as caught:
         sleeper.remove(force=False)
     assert caught.value.status_code == 409
@@ -154,8 +148,6 @@ def test_force_false_is_false(client: Any, sleeper: Any) -> None:
 
 def test_wait_for_removed(client: Any, busybox: str) -> None:
     container = client.containers.run(busybox, "true", detach=True, auto_remove=True)
-    import docker.errors
-
     try:
         assert container.wait(condition="removed")["StatusCode"] == 0
     except docker.errors.NotFound:

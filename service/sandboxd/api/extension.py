@@ -110,5 +110,5 @@ def _binary(result: RunResult) -> web.Response:
     }
     flags = {"X-Timed-Out": result.timed_out, "X-OOM-Killed": result.oom}
     flags["X-Truncated"] = result.truncated
-    headers.update((name, "1") for name, is_set in flags.items() if is_set)
+    headers.update((name, "true") for name, is_set in flags.items() if is_set)
     return web.Response(body=result.stdout + result.stderr, headers=headers)

@@ -146,9 +146,7 @@ async def _pull(call: Call) -> web.StreamResponse:
         image = call.engine.images.get(reference)
     except NoSuchImage as error:
         # docker-py tells a missing image from other 404s by the words "no such image".
-        why = "this version pulls from no registry"
-        mend = f"sandboxctl image import ROOTFS.tar {reference}"
-        raise NoSuchImage(f"No such image: {reference}", why, mend) from error
+        raise NoSuchImage(error.what, "this version pulls from no registry", error.mend) from error
     if image.is_host:
         raise Forbidden("pull of image host", "the name stands for this machine's own root")
     shown = reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"

@@ -41,7 +41,8 @@ async def version(call: Call) -> web.StreamResponse:
         "GoVersion": "",
         "BuildTime": "",
     }
-    engine = {"Name": "Engine", "Version": __version__, "Details": about}
+    details = {**about, "Experimental": "false"}
+    engine = {"Name": "Engine", "Version": __version__, "Details": details}
     body = {
         "Platform": {"Name": "pytest-sandbox sandboxd"},
         "Components": [engine],

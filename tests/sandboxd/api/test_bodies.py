@@ -41,7 +41,7 @@ def test_null_is_the_same_as_absent() -> None:
 
 def test_an_empty_list_stays() -> None:
     # MaskedPaths: [] is an order, null is none.
-    body = {"HostConfig": {"MaskedPaths": []}}
+    body: dict[str, Any] = {"HostConfig": {"MaskedPaths": []}}
     assert CONTAINER_CREATE(body, "") == {"HostConfig": {"MaskedPaths": []}}
 
 
