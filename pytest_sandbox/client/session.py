@@ -183,12 +183,15 @@ class Client:
         it is of another driver or snapshot.
         """
         key = snapshot.key if isinstance(snapshot, Snapshot) else snapshot
+        # Kept in no database, since it ends with the lease, and on disk, since it may be sealed.
+        # A copy of a snapshot ends with the service anyway and is faster in memory.
+        scratch = self._leased and key is None and driver == "local"
         body = {
             "Name": name,
             "Driver": driver,
             "Labels": dict(labels or {}),
             "DriverOpts": dict(options or {}),
-            "Sandbox": {"Snapshot": key, "Scratch": self._leased},
+            "Sandbox": {"Snapshot": key, "Scratch": scratch},
         }
         return Volume(self, self.call("POST", "/volumes/create", body=body, leased=True))
 
