@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from sandboxd import __version__, paths
 from sandboxd.errors import BadRequest, Conflict, HostLacks, SandboxError
-from sandboxd.linux import idmap
+from sandboxd.linux import cgroup, idmap
 
 if TYPE_CHECKING:
     from sandboxd.api.surface import Activity
@@ -170,12 +171,15 @@ class _Service:
         self._ids, self._options = ids, options
         self._stop = asyncio.Event()
         self._failed = False
+        self._cgroups: cgroup.Subtree | None = None
 
     async def run(self, told: _Starter) -> None:
         # The fork server starts before anything heavy is imported, while there is one thread.
         from sandboxd.launcher.client import Launcher
 
         (self._root / "stage").mkdir(mode=0o700, exist_ok=True)
+        # Before the first child: version 2 lets nobody share a cgroup with limits below it.
+        self._cgroups = cgroup.claim(f"sandboxd-{zlib.crc32(bytes(self._root)):08x}")
         launcher = await Launcher.spawn(self._ids, store=str(self._root), warm=WARM_SLOTS)
         try:
             await self._with_floors(launcher, told)
@@ -198,7 +202,14 @@ class _Service:
         images = Images(store, self._ids, show=shown, hide=[str(self._root), str(runtime)])
         volumes = Volumes(store, self._ids, runtime)
         engine = Engine(
-            store, images, volumes, launcher, self._ids, root=self._root, runtime_dir=runtime
+            store,
+            images,
+            volumes,
+            launcher,
+            self._ids,
+            root=self._root,
+            runtime_dir=runtime,
+            cgroups=self._cgroups,
         )
         await engine.start()
         self._watch(launcher)
