@@ -129,14 +129,14 @@ class Log:
                 continue
             data, cut = record.data, len(record.data)
             if record.stream not in seen and not data.endswith(b"\n"):
+                if not count:
+                    return at, len(data)
                 count -= 1
             seen.add(record.stream)
             while (cut := data.rfind(b"\n", 0, cut)) >= 0:
                 count -= 1
                 if count < 0:
                     return at, cut + 1
-            if count < 0:
-                return at, len(data)
         return self._records.start, 0
 
     def _notice(self) -> bytes:

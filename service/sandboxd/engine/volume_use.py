@@ -37,7 +37,11 @@ class VolumeUse:
         scratch: bool,
         lease: Lease | None,
     ) -> Volume:
-        """Make a volume, or find the one of that name; a fresh one goes with the lease."""
+        """Make a volume, or find the one of that name; a fresh one goes with the lease.
+
+        `scratch` counts for an empty one only: what starts from a snapshot is written by a test
+        far more often than it is sealed, so its upper directory lies where writing is cheap.
+        """
         if lease:
             lease.check()
         known = {volume.name for volume in self._volumes.list({})} if name else set()
@@ -47,7 +51,8 @@ class VolumeUse:
             labels=dict(labels),
             options=dict(options),
             snapshot=snapshot,
-            scratch=scratch,
+            scratch=scratch and snapshot is None,
+            ephemeral=True if lease else None,
         )
         if volume.name not in known:
             self._publish(volume, "create")
