@@ -16,6 +16,7 @@ _KERNEL: Final = (5, 12)
 _APPARMOR: Final = "kernel.apparmor_restrict_unprivileged_userns"
 _CLONE: Final = "kernel.unprivileged_userns_clone"
 _COUNT: Final = "user.max_user_namespaces"
+_NEEDED_FIRST: Final = "needs user namespaces first"
 _RELAXED: Final = (
     "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
     " --security-opt systempaths=unconfined IMAGE"
@@ -49,9 +50,7 @@ def _outer_seccomp(facts: Facts) -> Check:
     if facts.seccomp != 2:
         return Check("outer seccomp", True, True, "no filter over this process")
     fit = _userns(facts).ok
-    detail = "a filter over this process, " + (
-        "which lets us" if fit else "which refuses namespaces"
-    )
+    detail = "a filter lies over this process" + ("" if fit else " and refuses namespaces")
     return Check("outer seccomp", fit, True, detail, "" if fit else _RELAXED)
 
 
@@ -99,9 +98,8 @@ def _subordinate_ids(facts: Facts) -> Check:
         return Check(name, False, False, f"{powerless[0]} has no privilege{without}", mend)
     if not facts.ranges:
         first, last = facts.free_range
-        mend = (
-            f"sudo usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {facts.user}"
-        )
+        options = f"--add-subuids {first}-{last} --add-subgids {first}-{last}"
+        mend = f"sudo usermod {options} {facts.user}"
         detail = f"/etc/subuid and /etc/subgid give {facts.user} fewer than 65536 ids"
         return Check(name, False, False, detail + without, mend)
     return Check(name, True, False, "65536 for users and for groups")
@@ -112,7 +110,7 @@ def _id_map(facts: Facts) -> Check:
     if outcome.ok:
         return Check("id map", True, True, f"kind {facts.kind}")
     if not _userns(facts).ok:
-        return Check("id map", False, True, "needs user namespaces", _user_namespaces(facts).mend)
+        return Check("id map", False, True, _NEEDED_FIRST, _user_namespaces(facts).mend)
     if facts.no_new_privs:
         detail = "no_new_privs is set on this process, so newuidmap gains nothing"
         return Check("id map", False, True, detail, "export SANDBOX_IDMAP=single")
@@ -152,9 +150,8 @@ def _whiteouts(facts: Facts) -> Check:
 
 
 def _tmpfs_attributes(facts: Facts) -> Check:
-    check = _probed(
-        "tmpfs attributes", facts, "attributes", "user.* on tmpfs", "Linux 6.6 or newer"
-    )
+    mend = "Linux 6.6 or newer"
+    check = _probed("tmpfs attributes", facts, "attributes", "user.* on tmpfs", mend)
     without = ": a container cannot replace a whole directory of its image"
     return check._replace(required=False, detail=check.detail + ("" if check.ok else without))
 
@@ -191,7 +188,7 @@ def _probed(name: str, facts: Facts, probe: str, fitting: str, mend: str) -> Che
     if outcome.ok:
         return Check(name, True, True, fitting.format(outcome.detail))
     if not _userns(facts).ok:
-        mend = _user_namespaces(facts).mend
+        return Check(name, False, True, _NEEDED_FIRST, _user_namespaces(facts).mend)
     return Check(name, False, True, outcome.detail, mend)
 
 

@@ -85,10 +85,11 @@ def collect() -> Facts:
 
 
 def _outcomes(ids: idmap.IdMap, state: str) -> dict[str, Outcome]:
-    """Name of a probe to how it went. A wide map that fails is judged once: the rest goes without."""
+    """Probe to outcome. A wide map that fails is judged once: the rest goes without."""
     mapped = attempt(inside(probes.tmpfs, ids))
     ids = ids if mapped.ok else idmap.single()
     wanted = {
+        "calls": probes.missing_calls,
         "overlay in memory": probes.overlay_in_memory,
         "attributes": probes.tmpfs_attributes,
         "overlay": probes.overlay_on(state),
@@ -100,7 +101,6 @@ def _outcomes(ids: idmap.IdMap, state: str) -> dict[str, Outcome]:
     return {
         "user namespace": attempt(probes.user_namespace),
         "id map": mapped,
-        "calls": attempt(probes.missing_calls),
         "openat2": attempt(probes.openat2),
         **{name: attempt(inside(probe, ids)) for name, probe in wanted.items()},
     }

@@ -24,14 +24,13 @@ def document(checks: list[Check], passed: bool) -> str:
 
 
 def lines(checks: list[Check], passed: bool) -> str:
-    """One line for each check, and below a missing one the command that mends it."""
+    """One line for each check, and below a missing one the command that mends it, once."""
     width = max(len(check.name) for check in checks)
-    shown = [line for check in checks for line in _shown(check, width)]
+    shown: dict[str, None] = {}
+    for check in checks:
+        word = "ok" if check.ok else "MISSING" if check.required else "without"
+        shown[f"{word:8}{check.name:{width}}  {check.detail}"] = None
+        if check.mend:
+            shown.setdefault(f"{'':8}mend: {check.mend}")
     verdict = "containers can run" if passed else "containers cannot run: mend what is missing"
     return "\n".join([*shown, verdict, ""])
-
-
-def _shown(check: Check, width: int) -> list[str]:
-    word = "ok" if check.ok else "MISSING" if check.required else "without"
-    line = f"{word:8}{check.name:{width}}  {check.detail}"
-    return [line] if check.ok or not check.mend else [line, f"{'':8}mend: {check.mend}"]
