@@ -157,9 +157,10 @@ def inspect(names: tuple[str, ...], mounts: bool) -> None:
 
     with connect(lease=False) as client:
         if mounts:
-            found: list[Any] = [client.get_container(name).mounts() for name in names]
-        else:
-            found = [_inspect(client, name) for name in names]
+            for name in names:
+                click.echo("\n".join(client.get_container(name).mounts()))
+            return
+        found = [_inspect(client, name) for name in names]
     click.echo(json.dumps(found, indent=2))
 
 

@@ -170,11 +170,9 @@ class Container:
         answer = self._client.call("GET", f"/sandbox/containers/{self.id}/ready", query)
         return float(answer["Elapsed"])
 
-    def mounts(self) -> list[dict[str, Any]]:
-        """The mount operations that make up its root file system, in order."""
-        plan: list[dict[str, Any]] = self._client.call(
-            "GET", f"/sandbox/containers/{self.id}/mounts"
-        )
+    def mounts(self) -> list[str]:
+        """The mount operations that make up its root file system, in order, one line each."""
+        plan: list[str] = self._client.call("GET", f"/sandbox/containers/{self.id}/mounts")
         return plan
 
     def stop(self, timeout: float = 10, *, signal: str | None = None) -> None:
