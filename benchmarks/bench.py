@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +24,9 @@ class Bench:
     work: Path
     quick: bool
     stack: ExitStack
-    _template_server: Callable[[str], postgresql.TemplateClones] | None = None
+    _template_servers: dict[Path, Callable[[str], postgresql.TemplateClones]] = field(
+        default_factory=dict
+    )
 
     @cached_property
     def archive(self) -> Path:
@@ -60,12 +62,17 @@ class Bench:
             raise Absent(self._daemon)
         return self._daemon
 
-    def template_server(self, seed: Sequence[str]) -> Callable[[str], postgresql.TemplateClones]:
-        """A running PostgreSQL with a template database; started once, or Absent."""
-        if self._template_server is None:
-            started = postgresql.template_server(self.work, seed)
-            self._template_server = self.stack.enter_context(started)
-        return self._template_server
+    def template_server(
+        self, base: Path, seed: Sequence[str]
+    ) -> Callable[[str], postgresql.TemplateClones]:
+        """A running PostgreSQL below `base` with a template database; started once, or Absent."""
+        if base not in self._template_servers:
+            directory = Path(tempfile.mkdtemp(prefix="sb-", dir=base))
+            directory.chmod(0o711)
+            self.stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            started = postgresql.template_server(directory, seed)
+            self._template_servers[base] = self.stack.enter_context(started)
+        return self._template_servers[base]
 
     def enter(self, context: AbstractContextManager[Subject]) -> Subject:
         """Keep a subject's context open until the run ends."""

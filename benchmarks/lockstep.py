@@ -2,12 +2,14 @@
 
 The benchmark starts pytest on a generated suite with `-p benchmarks.lockstep`, and two pipes whose
 descriptor numbers stand in $SANDBOX_BENCH_PIPES ("read,write"). For each line read, one test runs;
-then "READY WHOLE\\n" is written, in seconds: set-up and call, and those with tear-down.
+then one line of JSON is written: [set-up and call, those with tear-down], in seconds, or the text
+of the failure.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -43,10 +45,11 @@ def suite(directory: Path, environ: dict[str, str]) -> Iterator[Callable[[], tup
 
         def step() -> tuple[float, float]:
             go.write("\n")
-            answer = told.readline().split()
-            if len(answer) != 2:
-                raise RuntimeError(f"the suite failed:\n{log.read_text()[-2000:]}")
-            return float(answer[0]), float(answer[1])
+            answer = json.loads(told.readline() or json.dumps(log.read_text()))
+            if isinstance(answer, str):
+                raise RuntimeError(f"the suite failed:\n{answer}")
+            ready, whole = answer
+            return ready, whole
 
         try:
             yield step
@@ -66,6 +69,7 @@ class _Lockstep:
     def __init__(self, go: int, told: int) -> None:
         self._go, self._told = os.fdopen(go), os.fdopen(told, "w", buffering=1)
         self._began = self._ready = 0.0
+        self._failure = ""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -77,9 +81,10 @@ class _Lockstep:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self._told.write("failed\n")
+            self._failure = f"{report.when}: {report.longreprtext}"
         if report.when == "call":
             self._ready = time.perf_counter() - self._began
 
     def pytest_runtest_logfinish(self) -> None:
-        self._told.write(f"{self._ready:.6f} {time.perf_counter() - self._began:.6f}\n")
+        answer = self._failure or [self._ready, time.perf_counter() - self._began]
+        self._told.write(json.dumps(answer) + "\n")

@@ -14,7 +14,8 @@ _VERDICTS = {True: "[green]met[/]", False: "[red]missed[/]", None: "[yellow]not 
 
 def show(result: Result, console: Console) -> None:
     """Print one scenario."""
-    table = Table("subject", title=result.title, title_justify="left", title_style="bold")
+    table = Table(title=result.title, title_justify="left", title_style="bold")
+    table.add_column("subject", no_wrap=True)
     for column in ("runs", "median", "p90", "to ours"):
         table.add_column(column, justify="right")
     table.add_column("", style="dim")

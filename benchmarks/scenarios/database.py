@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from benchmarks import lockstep
 from benchmarks.alternate import Subject, alternate
 from benchmarks.bench import Bench, present
-from benchmarks.peers import postgresql, testcontainers
+from benchmarks.peers import Absent, postgresql, testcontainers
 from benchmarks.result import OURS, Goal, Result, Row
 
 ROWS = 1000
@@ -20,8 +21,12 @@ SEED = (
     f"INSERT INTO account SELECT n, 'name ' || n FROM generate_series(1, {ROWS}) AS n",
     "CREATE INDEX account_name ON account (name)",
 )
-TEMPLATE = "template clone"
-_STRATEGIES = ("wal_log", "file_copy")
+_TEMPLATES = {
+    "template clone": (Path("/tmp"), "wal_log"),
+    "template clone, in memory": (Path("/dev/shm"), "wal_log"),
+    "template clone, in memory, file_copy": (Path("/dev/shm"), "file_copy"),
+}
+"""Where the server's data lie, and the strategy of CREATE DATABASE; wal_log is the default."""
 _DEFAULT_POLLS = "default polls"
 _POLLS = {_DEFAULT_POLLS: testcontainers.POLL, "50 ms polls": 0.05}
 _IMAGE = "postgres:latest"
@@ -47,15 +52,15 @@ def measure(bench: Bench) -> Result:
     result = Result("database", "a fresh, seeded PostgreSQL, ready for its test")
     whole = _Whole({})
     peers: dict[str, Callable[[], Subject]] = {OURS: partial(_ours, bench, whole)}
-    for strategy in _STRATEGIES:
-        peers[f"{TEMPLATE}, {strategy}"] = partial(_template, bench, whole, strategy)
+    for name, (base, strategy) in _TEMPLATES.items():
+        peers[name] = partial(_template, bench, whole, name, base, strategy)
     for polls, seconds in _POLLS.items():
         name = f"{testcontainers.NAME}, {polls}"
         peers[name] = partial(_testcontainers, bench, whole, name, seconds)
     subjects = present(result, peers)
     result.rows = alternate(subjects, bench.rounds(50))
     by_default = f"{testcontainers.NAME}, {_DEFAULT_POLLS}"
-    templates = [result.median(f"{TEMPLATE}, {strategy}") for strategy in _STRATEGIES]
+    templates = [result.median(name) for name in _TEMPLATES]
     measured = [median for median in templates if median is not None]
     ours = result.median(OURS)
     fastest = ours / min(measured) if measured and ours is not None else None
@@ -66,9 +71,9 @@ def measure(bench: Bench) -> Result:
             40,
             at_most=False,
         ),
-        Goal("times the faster template clone", fastest, 1.0, at_most=True),
+        Goal("times the fastest template clone", fastest, 1.0, at_most=True),
     ]
-    result.rows += whole.rows()
+    result.rows += whole.rows([subject.name for subject in subjects])
     return result
 
 
@@ -81,9 +86,9 @@ class _Whole:
     def note(self, name: str, seconds: float) -> None:
         self.samples.setdefault(name, []).append(seconds)
 
-    def rows(self) -> list[Row]:
-        warmed_up = {name: found[1:] for name, found in self.samples.items() if len(found) > 1}
-        return [Row(f"{name}, with tear-down", found) for name, found in warmed_up.items()]
+    def rows(self, names: list[str]) -> list[Row]:
+        """Without the first run of each, which warmed up."""
+        return [Row(f"{name}, with tear-down", self.samples[name][1:]) for name in names]
 
 
 def _ours(bench: Bench, whole: _Whole) -> Subject:
@@ -103,9 +108,10 @@ def _ours(bench: Bench, whole: _Whole) -> Subject:
     return Subject(OURS, run, note="the fixture `postgres` in a pytest run")
 
 
-def _template(bench: Bench, whole: _Whole, strategy: str) -> Subject:
-    clones = bench.template_server(SEED)(strategy)
-    return _subject(f"{TEMPLATE}, {strategy}", clones.fresh, whole)
+def _template(bench: Bench, whole: _Whole, name: str, base: Path, strategy: str) -> Subject:
+    if not base.is_dir():
+        raise Absent(f"no {base}")
+    return _subject(name, bench.template_server(base, SEED)(strategy).fresh, whole)
 
 
 def _testcontainers(bench: Bench, whole: _Whole, name: str, poll: float) -> Subject:
