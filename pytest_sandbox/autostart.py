@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 START_TIMEOUT = 60.0
 """Seconds that a service may take until it is ready."""
 
+_NOT_RUNNING = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
 _LOG_TAIL = 2000
 _UCRED = struct.Struct("3i")
 
@@ -63,7 +64,7 @@ class Service:
         """
         try:
             return self._connect()
-        except (FileNotFoundError, ConnectionRefusedError) as error:
+        except _NOT_RUNNING as error:
             if not self.autostart:
                 raise _unavailable(self.socket_path, _cause(error)) from error
         return self._start_and_connect()
@@ -72,7 +73,7 @@ class Service:
         """See to it that the service runs; whether it had to be started. Raises like `connect`."""
         try:
             self._connect().close()
-        except (FileNotFoundError, ConnectionRefusedError):
+        except _NOT_RUNNING:
             self._start_and_connect().close()
             return True
         return False
@@ -81,7 +82,7 @@ class Service:
         """Whether the service answers; does not start it. Forbidden when it is not ours."""
         try:
             self._connect().close()
-        except (FileNotFoundError, ConnectionRefusedError):
+        except _NOT_RUNNING:
             return False
         return True
 
@@ -94,6 +95,8 @@ class Service:
             sock.close()
             if isinstance(error, PermissionError):
                 raise _forbidden(self.socket_path, str(error)) from error
+            if isinstance(error, OSError) and not isinstance(error, _NOT_RUNNING):
+                raise _unavailable(self.socket_path, str(error)) from error
             raise
         return sock
 
@@ -102,7 +105,7 @@ class Service:
         with _exclusive(directory / "start.lock"):
             try:
                 return self._connect()  # another process has started it meanwhile
-            except (FileNotFoundError, ConnectionRefusedError):
+            except _NOT_RUNNING:
                 _start(self.socket_path)
             try:
                 return self._connect()
@@ -217,9 +220,9 @@ def _refusal(path: Path, line: bytes | None, log: Path, before: int) -> SandboxE
 
 
 def _cause(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such socket"
-    return f"{error.strerror}: the service that made the socket has ended"
+    if isinstance(error, ConnectionRefusedError):
+        return f"{error.strerror}: the service that made the socket has ended"
+    return "there is no such socket"
 
 
 def _unavailable(path: Path, why: str) -> SandboxError:
