@@ -63,14 +63,28 @@ class Trash:
         """Take `path` (file, link or tree) away; a path that is not there is no error."""
         name = self._fresh_name()
         try:
-            os.rename(path, name, dst_dir_fd=self._fd)
+            parent = os.open(path.parent, _DIRECTORY)
         except FileNotFoundError:
             return
+        try:
+            self._move(parent, path.name, name)
+        except FileNotFoundError:
+            return
+        finally:
+            os.close(parent)
         self._worker.put(partial(self._delete, name))
 
     def close(self) -> None:
         """Only after the worker was closed."""
         os.close(self._fd)
+
+    def _move(self, parent: int, name: str, new_name: str) -> None:
+        """Rename into the trash. A directory must be writable for that, as its `..` is rewritten."""
+        try:
+            os.rename(name, new_name, src_dir_fd=parent, dst_dir_fd=self._fd)
+        except PermissionError:
+            _permit(parent, name)
+            os.rename(name, new_name, src_dir_fd=parent, dst_dir_fd=self._fd)
 
     def _fresh_name(self) -> str:
         return f"{os.getpid()}-{next(self._serial)}-{os.urandom(4).hex()}"
@@ -103,10 +117,8 @@ class Trash:
         try:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
-            # Renaming a directory to another parent rewrites its `..` and so needs it writable.
-            _permit(parent, name)
             moved = self._fresh_name()
-            os.rename(name, moved, src_dir_fd=parent, dst_dir_fd=self._fd)
+            self._move(parent, name, moved)
             return [moved]
         return []
 
