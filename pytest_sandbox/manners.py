@@ -23,5 +23,5 @@ def explained(config: pytest.Config) -> Iterator[None]:
         yield
     except errors.SandboxError as error:
         if options_of(config).skip_unavailable and isinstance(error, unavailable):
-            pytest.skip(str(error))
-        pytest.fail(str(error), pytrace=False)
+            raise pytest.skip.Exception(str(error)) from None
+        raise pytest.fail.Exception(str(error), pytrace=False) from None

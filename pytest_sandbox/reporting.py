@@ -2,8 +2,8 @@
 
 One section for each container of this process that there is when the test fails: its state, and
 its log since the test began. One for the service: its log since then, and its exit code when it
-died. Sections are plain text on the report, so they travel from xdist's workers and into JUnit
-files, and `--show-capture=no` hides them.
+died. Sections are plain text on the report, so they travel from xdist's workers, and
+`--show-capture=no` hides them. States also become properties of the test, for JUnit files.
 
 A passing test pays nothing: logs are read once a test has failed, and cut by their timestamps.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,6 @@ from pytest_sandbox.service_process import signal_name
 if TYPE_CHECKING:
     from pytest_sandbox.client.container import Container
     from pytest_sandbox.run_state import SandboxRun
-
-Section = tuple[str, str]
 
 LINE_MAX = 2000
 """Characters of one log line that are shown."""
@@ -50,33 +49,35 @@ class FailureReports:
             self._began = call.start
         report = yield
         if report.failed and (lines := _wanted_lines(item)):
-            report.sections.extend(self._sections(lines))
+            self._describe(item, report, lines)
         return report
 
-    def _sections(self, lines: int) -> Iterator[Section]:
+    def _describe(self, item: pytest.Item, report: pytest.TestReport, lines: int) -> None:
         try:
-            yield from self._service_section(lines)
-            yield from self._container_sections(lines)
+            self._describe_service(report, lines)
+            for container in self._containers():
+                with suppress(NotFound):  # it has removed itself meanwhile
+                    state, log = _state_and_log(container, self._began, lines)
+                    title = f"container {container.name} ({state}): log since the test began"
+                    report.sections.append((title, log))
+                    item.user_properties.append((f"container {container.name}", state))
         except (SandboxError, OSError) as error:
-            yield "sandbox logs", f"they cannot be read: {error}"
+            report.sections.append(("sandbox: no logs", str(error)))
 
-    def _container_sections(self, lines: int) -> Iterator[Section]:
-        if not self._run.client.service.running():
-            return
-        made = self._run.client.made
-        for container in reversed(self._run.client.containers(all=True)):
-            if container.id in made:
-                try:
-                    yield _container_section(container, self._began, lines)
-                except NotFound:
-                    pass  # it has removed itself meanwhile
-
-    def _service_section(self, lines: int) -> Iterator[Section]:
+    def _describe_service(self, report: pytest.TestReport, lines: int) -> None:
         died = self._run.service_death()
         log = service_log_since(self._run.service_log, self._began)
         if died or log:
-            state = f" ({died})" if died else ""
-            yield f"sandboxd{state}: log since the test began", last_lines(log, lines)
+            title = f"sandboxd ({died})" if died else "sandboxd"
+            section = f"{title}: log since the test began", last_lines(log, lines)
+            report.sections.append(section)
+
+    def _containers(self) -> Iterator[Container]:
+        """Those made through this process's client, the oldest first."""
+        client = self._run.client
+        if client.service.running():
+            there = client.containers(all=True)
+            yield from (container for container in reversed(there) if container.id in client.made)
 
 
 def _wanted_lines(item: pytest.Item) -> int:
@@ -84,11 +85,10 @@ def _wanted_lines(item: pytest.Item) -> int:
     return options_of(item.config).log_lines if asked is None else asked
 
 
-def _container_section(container: Container, began: float, lines: int) -> Section:
+def _state_and_log(container: Container, began: float, lines: int) -> tuple[str, str]:
     state = container.inspect()["State"]
     log = container.logs(since=began, tail=lines + 1).decode(errors="replace")
-    title = f"container {container.name} ({state_phrase(state)}): log since the test began"
-    return title, last_lines(log, lines)
+    return state_phrase(state), last_lines(log, lines)
 
 
 def state_phrase(state: dict[str, Any]) -> str:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import select
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_sandbox import ServiceUnavailable, connect
+
+if TYPE_CHECKING:
+    from tests.conftest import Service
 
 INI = """
 [pytest]
@@ -30,3 +41,29 @@ def untouched(inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SANDBOX_HOST", f"unix://{directory}/docker.sock")
     monkeypatch.setenv("SANDBOX_ROOT", str(inner.path / "state"))
     return directory
+
+
+@pytest.fixture
+def live(
+    inner: pytest.Pytester, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """Inner runs that use the shared service."""
+    monkeypatch.setenv("SANDBOX_HOST", service.host)
+    return inner
+
+
+@pytest.fixture
+def autostarted(
+    inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.Pytester]:
+    """Inner runs that have to start a service; it is stopped after the test."""
+    with tempfile.TemporaryDirectory(prefix="sbx-", dir="/tmp") as base:
+        host = f"unix://{base}/run/docker.sock"
+        monkeypatch.setenv("SANDBOX_HOST", host)
+        monkeypatch.setenv("SANDBOX_ROOT", f"{base}/state")
+        yield inner
+        with connect(host, autostart=False) as client, suppress(ServiceUnavailable):
+            pidfd = os.pidfd_open(client.status()["Pid"])
+            client.shutdown()
+            select.select([pidfd], [], [], 30)
+            os.close(pidfd)
