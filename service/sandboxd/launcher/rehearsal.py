@@ -10,22 +10,23 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from sandboxd.launcher import entry, rootfs, wire
+from sandboxd.launcher import entry, operations, rootfs, wire
 from sandboxd.launcher.spec import ContainerSpec, Process, Rootfs
+from sandboxd.launcher.stage import Stage
 from sandboxd.linux import capabilities
 
 _PLACE: Final = "/sys"
 """A directory of the tree that the slot is about to leave: the whole scene goes with it."""
 
 
-def rehearse_in_child(stage: rootfs.Stage, *, single_id: bool) -> None:
+def rehearse_in_child(stage: Stage, *, single_id: bool) -> None:
     """Build a root, look up its user, and set the credentials that this process has anyway."""
-    scene = rootfs.Stage(stage.base, _PLACE)
+    scene = Stage(stage.base, _PLACE)
     upper = f"{stage.path}/rehearsal"
     os.mkdir(upper)
     spec = _through_a_socket(_specification(f"{stage.path}/empty", upper))
     for operation in rootfs.plan(spec):
-        if isinstance(operation, (rootfs.StackLayers, rootfs.ServiceFile)):
+        if isinstance(operation, (operations.StackLayers, operations.ServiceFile)):
             operation.execute(scene)
     entry.rehearse_in_child(spec.process, scene.root, single_id=single_id)
     os.close(scene.root)

@@ -11,11 +11,11 @@ import gc
 import os
 import signal
 import socket
-import stat
-from typing import Final, Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
-from sandboxd.launcher import entry, profile, reaper, rehearsal, rootfs, wire
-from sandboxd.launcher.spec import DEFAULT_SHM_SIZE, ContainerSpec, HostRoot, Process
+from sandboxd.launcher import entry, kernel_mounts, profile, reaper, rehearsal, rootfs, wire
+from sandboxd.launcher.spec import ContainerSpec, HostRoot, Process
+from sandboxd.launcher.stage import PathRefused, Stage
 from sandboxd.linux import capabilities, mount
 from sandboxd.linux import process as own_process
 from sandboxd.linux.loopback import bring_up
@@ -36,9 +36,6 @@ class SlotWork(NamedTuple):
     host: HostRoot | None = None
 
 
-_NOSUID: Final = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-
-
 def run_in_child(control: socket.socket, work: SlotWork) -> NoReturn:
     """The whole life of a slot, from the written id map to exec."""
     try:
@@ -57,7 +54,7 @@ def report_in_child(control: socket.socket, error: BaseException) -> NoReturn:
     """Tell the service why nothing was executed, and end."""
     if isinstance(error, entry.Refusal):
         code, text = error.exit_code, error.text
-    elif isinstance(error, rootfs.PathRefused):
+    elif isinstance(error, PathRefused):
         code, text = 125, str(error)
     else:
         code, text = 125, str(error) if isinstance(error, OSError) else repr(error)
@@ -83,21 +80,21 @@ def _quiet_in_child(control: socket.socket) -> None:
     own_process.close_from(keep + 1)
 
 
-def prepare_in_child(work: SlotWork) -> rootfs.Stage:
+def prepare_in_child(work: SlotWork) -> Stage:
     """Mount ahead what every container has: proc, sys, dev, and a tmpfs for writes."""
     os.umask(0)
     mount.make_private()
     base = f"{work.store}/stage"
     mount.mount("sandbox", base, "tmpfs", mount.MS_NODEV, "mode=755")
-    stage = rootfs.Stage(base)
+    stage = Stage(base)
     path = stage.path
     os.mkdir(path, 0o755)
     for name in ("root", "proc", "sys", "dev", "files", "empty", "old", "u", "u/etc", "w"):
         os.mkdir(f"{path}/{name}", 0o755)
     mount.mount(stage.root_path, stage.root_path, "", mount.MS_BIND)
-    _mount_proc(f"{path}/proc")
-    _mount_sys(f"{path}/sys")
-    _mount_dev(f"{path}/dev")
+    kernel_mounts.mount_proc(f"{path}/proc")
+    kernel_mounts.mount_sys(f"{path}/sys")
+    kernel_mounts.mount_dev(f"{path}/dev")
     bring_up()
     for name in ("proc", "sys", "dev"):
         stage.parts[name] = mount.open_tree(f"{path}/{name}", clone=False)
@@ -115,91 +112,9 @@ def prepare_in_child(work: SlotWork) -> rootfs.Stage:
     return stage
 
 
-def _mount_proc(path: str) -> None:
-    mount.mount("proc", path, "proc", _NOSUID)
-    for name in profile.READONLY_PATHS:
-        if name.startswith("/proc/"):
-            _remount_read_only(f"{path}{name.removeprefix('/proc')}")
-    for name in profile.MASKED_PATHS:
-        if name.startswith("/proc/"):
-            _mask(f"{path}{name.removeprefix('/proc')}")
-
-
-def _mount_sys(path: str) -> None:
-    mount.mount("sysfs", path, "sysfs", _NOSUID | mount.MS_RDONLY)
-    for name in profile.MASKED_PATHS:
-        if name.startswith("/sys/"):
-            _mask(f"{path}{name.removeprefix('/sys')}")
-    try:
-        mount.mount("cgroup", f"{path}/fs/cgroup", "cgroup2", _NOSUID | mount.MS_RDONLY)
-    except OSError:
-        # No unified hierarchy that may be mounted: nothing of the host's shows either.
-        return
-
-
-def _mount_dev(path: str) -> None:
-    flags = mount.MS_NOSUID | mount.MS_NOEXEC
-    mount.mount("dev", path, "tmpfs", flags, "mode=755,size=64k")
-    for node, numbers in profile.DEVICE_NODES.items():
-        _bind_node(f"/dev/{node}", f"{path}/{node}", os.makedev(*numbers))
-    for name in ("pts", "shm", "mqueue"):
-        os.mkdir(f"{path}/{name}", 0o755)
-    _mount_devpts(f"{path}/pts")
-    mount.mount("shm", f"{path}/shm", "tmpfs", _NOSUID, f"mode=1777,size={DEFAULT_SHM_SIZE}")
-    mount.mount("mqueue", f"{path}/mqueue", "mqueue", _NOSUID)
-    for name, target in profile.DEVICE_LINKS.items():
-        os.symlink(target, f"{path}/{name}")
-
-
-def _mount_devpts(path: str) -> None:
-    flags = mount.MS_NOSUID | mount.MS_NOEXEC
-    options = "newinstance,ptmxmode=0666,mode=0620"
-    try:
-        mount.mount("devpts", path, "devpts", flags, f"{options},gid=5")
-    except OSError:
-        # A single-id map has no group 5.
-        mount.mount("devpts", path, "devpts", flags, options)
-
-
-def _bind_node(source: str, target: str, device: int) -> None:
-    """A host's device node, after a look that it still is one (CVE-2025-31133)."""
-    tree = mount.open_tree(source, recursive=False)
-    try:
-        found = os.fstat(tree)
-        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != device:
-            raise OSError(f"{source}: not the character device of that name")
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        mount.move_mount(tree, target)
-    finally:
-        os.close(tree)
-
-
-def _remount_read_only(path: str) -> None:
-    try:
-        tree = mount.open_tree(path, recursive=False)
-    except OSError:
-        return
-    try:
-        mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree)
-        mount.move_mount(tree, path)
-    finally:
-        os.close(tree)
-
-
-def _mask(path: str) -> None:
-    try:
-        is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:
-        return
-    if is_directory:
-        mount.mount("masked", path, "tmpfs", _NOSUID | mount.MS_RDONLY, "size=0,mode=555")
-    else:
-        mount.mount("/dev/null", path, "", mount.MS_BIND)
-
-
 def _launch_in_child(
     control: socket.socket,
-    stage: rootfs.Stage,
+    stage: Stage,
     work: SlotWork,
     message: wire.Message,
     fds: list[int],

@@ -1,0 +1,101 @@
+"""proc, sys and dev of a container, mounted ahead: what the profile masks, forbids to write, binds.
+
+Everything here runs in a warm slot.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final
+
+from sandboxd.launcher import profile
+from sandboxd.launcher.spec import DEFAULT_SHM_SIZE
+from sandboxd.linux import mount
+
+_NOSUID: Final = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+
+
+def mount_proc(path: str) -> None:
+    """A fresh proc(5) of this pid namespace, with what the profile covers and forbids to write."""
+    mount.mount("proc", path, "proc", _NOSUID)
+    for name in profile.READONLY_PATHS:
+        if name.startswith("/proc/"):
+            _remount_read_only(f"{path}{name.removeprefix('/proc')}")
+    for name in profile.MASKED_PATHS:
+        if name.startswith("/proc/"):
+            _mask(f"{path}{name.removeprefix('/proc')}")
+
+
+def mount_sys(path: str) -> None:
+    """sysfs(5) of this network namespace and the unified cgroups, both read-only."""
+    mount.mount("sysfs", path, "sysfs", _NOSUID | mount.MS_RDONLY)
+    for name in profile.MASKED_PATHS:
+        if name.startswith("/sys/"):
+            _mask(f"{path}{name.removeprefix('/sys')}")
+    try:
+        mount.mount("cgroup", f"{path}/fs/cgroup", "cgroup2", _NOSUID | mount.MS_RDONLY)
+    except OSError:
+        # No unified hierarchy that may be mounted: nothing of the host's shows either.
+        return
+
+
+def mount_dev(path: str) -> None:
+    """A /dev of its own: bound nodes, a new devpts instance, shm, mqueue, and the usual links."""
+    flags = mount.MS_NOSUID | mount.MS_NOEXEC
+    mount.mount("dev", path, "tmpfs", flags, "mode=755,size=64k")
+    for node, numbers in profile.DEVICE_NODES.items():
+        _bind_node(f"/dev/{node}", f"{path}/{node}", os.makedev(*numbers))
+    for name in ("pts", "shm", "mqueue"):
+        os.mkdir(f"{path}/{name}", 0o755)
+    _mount_devpts(f"{path}/pts")
+    mount.mount("shm", f"{path}/shm", "tmpfs", _NOSUID, f"mode=1777,size={DEFAULT_SHM_SIZE}")
+    mount.mount("mqueue", f"{path}/mqueue", "mqueue", _NOSUID)
+    for name, target in profile.DEVICE_LINKS.items():
+        os.symlink(target, f"{path}/{name}")
+
+
+def _mount_devpts(path: str) -> None:
+    flags = mount.MS_NOSUID | mount.MS_NOEXEC
+    options = "newinstance,ptmxmode=0666,mode=0620"
+    try:
+        mount.mount("devpts", path, "devpts", flags, f"{options},gid=5")
+    except OSError:
+        # A single-id map has no group 5.
+        mount.mount("devpts", path, "devpts", flags, options)
+
+
+def _bind_node(source: str, target: str, device: int) -> None:
+    """A host's device node, after a look that it still is one (CVE-2025-31133)."""
+    tree = mount.open_tree(source, recursive=False)
+    try:
+        found = os.fstat(tree)
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != device:
+            raise OSError(f"{source}: not the character device of that name")
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mount.move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def _remount_read_only(path: str) -> None:
+    try:
+        tree = mount.open_tree(path, recursive=False)
+    except OSError:
+        return
+    try:
+        mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree)
+        mount.move_mount(tree, path)
+    finally:
+        os.close(tree)
+
+
+def _mask(path: str) -> None:
+    try:
+        is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return
+    if is_directory:
+        mount.mount("masked", path, "tmpfs", _NOSUID | mount.MS_RDONLY, "size=0,mode=555")
+    else:
+        mount.mount("/dev/null", path, "", mount.MS_BIND)

@@ -1,0 +1,99 @@
+"""Where a slot builds a root file system, and how anything is attached inside it.
+
+Mount points lie in an image that nobody vouches for, so each is found by descriptor from the new
+root, never by a path that the kernel resolves across a symbolic link to the outside
+(CVE-2021-30465, CVE-2025-52881).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from sandboxd.linux import mount
+from sandboxd.linux.openat2 import make_directories, make_file
+
+if TYPE_CHECKING:
+    from sandboxd.launcher.operations import ServiceFile
+
+_PARTS: Final = "/.sandbox"
+
+
+class PathRefused(ValueError):
+    """A mount's target that leads out of the container or cannot be a mount point."""
+
+
+class Stage:
+    """The slot's own tmpfs: what was mounted ahead, and the place where the root is built."""
+
+    def __init__(self, base: str, root_path: str | None = None) -> None:
+        self.base = base
+        self._root_path = root_path
+        self.parts: dict[str, int] = {}
+        self.left_host = False
+        self.late: list[ServiceFile] = []
+        self._root = -1
+
+    @property
+    def path(self) -> str:
+        """The directory of all parts: below `base`, or at the root once the host was left."""
+        return _PARTS if self.left_host else f"{self.base}{_PARTS}"
+
+    @property
+    def root_path(self) -> str:
+        return self._root_path or f"{self.path}/root"
+
+    def leave_host(self) -> None:
+        """Ahead of time: this tmpfs becomes the root, and the host's tree is gone."""
+        os.chdir(self.base)
+        mount.pivot_root(".", f".{_PARTS}/old")
+        mount.umount(f"{_PARTS}/old")
+        self.left_host = True
+
+    @property
+    def root(self) -> int:
+        """A descriptor of the new root; open it only after the root itself is mounted."""
+        if self._root < 0:
+            self._root = os.open(self.root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._root
+
+    def writable(self, upper: str | None) -> tuple[str, str]:
+        """The upper and work directories: on disk below `upper`, or on this tmpfs."""
+        base = self.path if upper is None else upper
+        for name in ("u", "w"):
+            try:
+                os.mkdir(f"{base}/{name}", 0o755)
+            except FileExistsError:
+                pass
+        return f"{base}/u", f"{base}/w"
+
+
+def attach(tree: int, root: int, target: str, *, is_file: bool) -> None:
+    """Attach a detached mount inside the tree at `root`, making the mount point when it is missing.
+
+    Raises PathRefused for a target that is relative, is the root, or climbs.
+    """
+    parts = target.split("/")
+    if not target.startswith("/") or ".." in parts or not target.strip("/"):
+        raise PathRefused(f"mount target {target!r}: an absolute path below / without .. is needed")
+    relative = target.strip("/")
+    point = make_file(root, relative) if is_file else make_directories(root, relative, 0o755)
+    try:
+        mount.move_mount(tree, dirfd=point)
+    finally:
+        os.close(point)
+
+
+def ensure_directory(parent: int, name: str, mode: int) -> None:
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        pass
+
+
+def ensure_directory_path(path: str, mode: int) -> None:
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        return
+    os.chmod(path, mode)
