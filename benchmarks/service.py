@@ -12,6 +12,14 @@ from pathlib import Path
 
 from pytest_sandbox import Client, connect
 
+_REMOVE = """
+import shutil, sys
+from sandboxd.linux import idmap
+
+idmap.enter_outer_namespace(idmap.choose())  # files in there may belong to subordinate ids
+shutil.rmtree(sys.argv[1])
+"""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -53,3 +61,4 @@ def running(work: Path) -> Iterator[Service]:
     finally:
         process.terminate()
         process.wait(timeout=60)
+        subprocess.run([sys.executable, "-c", _REMOVE, str(root)], check=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.alternate import Subject
@@ -13,11 +16,14 @@ from benchmarks.rootfs import IMAGE
 NAME = "podman run --rm"
 
 
-def one_shot(work: Path, archive: Path) -> Subject:
+@contextlib.contextmanager
+def one_shot(work: Path, archive: Path) -> Iterator[Subject]:
+    """A subject whose image is imported; what podman keeps mounted or running is ended after."""
     # Without --storage-driver, rootless podman with --root falls back to copying (vfs).
     # Debian 12's crun refuses hybrid cgroups, hence runc. Its run root must be a short path.
     podman = [found("podman"), "--root", str(work / "pod"), "--runroot", str(work / "podr")]
     podman += ["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs"]
+    podman += ["--tmpdir", str(work / "podt")]
     podman += ["--events-backend", "file", "--log-level", "error"]
     if runc := shutil.which("runc"):
         podman += ["--runtime", runc]
@@ -30,5 +36,19 @@ def one_shot(work: Path, archive: Path) -> Subject:
     try:
         run()
     except RuntimeError as error:
+        _end(podman, work / "pod")
         raise Absent(str(error)) from error
-    return Subject(NAME, run, every=5)
+    try:
+        yield Subject(NAME, run, every=5)
+    finally:
+        _end(podman, work / "pod")
+
+
+def _end(podman: list[str], store: Path) -> None:
+    """podman keeps its store mounted on itself, and without root a process that holds the ids."""
+    remove = ["sh", "-c", 'umount "$1/overlay"; rm -rf "$1"', "sh", str(store)]
+    if os.geteuid() == 0:
+        subprocess.run(remove, check=True)
+    else:
+        subprocess.run([*podman, "unshare", *remove], check=True)
+        subprocess.run([*podman, "system", "migrate"], check=True)

@@ -24,7 +24,7 @@ def measure(bench: Bench) -> Result:
         floor.NAME: lambda: bench.enter(floor.one_shot(bench.work, bench.rootfs)),
         bwrap.NAME: lambda: bwrap.one_shot(bench.rootfs),
         runc.NAME: lambda: runc.one_shot(bench.work, bench.rootfs),
-        podman.NAME: lambda: podman.one_shot(bench.work, bench.archive),
+        podman.NAME: lambda: bench.enter(podman.one_shot(bench.work, bench.archive)),
         dockerd.NAME: lambda: dockerd.one_shot(bench.daemon),
     }
     subjects += present(result, peers)
