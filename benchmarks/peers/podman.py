@@ -46,7 +46,7 @@ def one_shot(work: Path, archive: Path) -> Iterator[Subject]:
 
 def _end(podman: list[str], store: Path) -> None:
     """podman keeps its store mounted on itself, and without root a process that holds the ids."""
-    remove = ["sh", "-c", 'umount "$1/overlay"; rm -rf "$1"', "sh", str(store)]
+    remove = ["sh", "-c", 'umount "$1/overlay" 2>/dev/null; rm -rf "$1"', "sh", str(store)]
     if os.geteuid() == 0:
         subprocess.run(remove, check=True)
     else:
