@@ -130,7 +130,7 @@ class Container:
         since: float | None = None,
         timestamps: bool = False,
     ) -> bytes:
-        """What the command has written, both streams in the order of writing.
+        """What the command has written, both streams in the order in which the service got it.
 
         `tail` counts lines from the end, `since` is in seconds since 1970.
         """

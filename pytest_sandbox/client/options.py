@@ -18,7 +18,8 @@ from pytest_sandbox.client.volume import Volume
 if TYPE_CHECKING:
     from pytest_sandbox.errors import BadRequest
 
-VolumeMap = Mapping[str | os.PathLike[str] | Volume, str | Volume]
+VolumeMap = Mapping[Any, str | Volume]
+"""Keys are str, os.PathLike or Volume: Any, since Mapping is invariant in its keys."""
 
 
 class ContainerOptions(TypedDict, total=False):
