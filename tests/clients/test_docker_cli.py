@@ -15,6 +15,9 @@ from .conftest import Docker
 
 pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_docker_cli, pytest.mark.needs_busybox]
 
+SIZE = 'while [ "$(stty size)" = "0 0" ]; do sleep 0.01; done; stty size'
+"""Prints rows and columns once they are known: a CLI before API 1.42 sends them after the start."""
+
 
 def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
@@ -109,17 +112,23 @@ class TestRun:
         )  # fmt: skip
         assert out.split() == ["1", "/made/here", "h", "0", "boundro"]
 
-    def test_a_terminal_has_the_users_size_from_the_start(
-        self, docker: Docker, busybox: str, name: str
-    ) -> None:
+    def test_a_terminal(self, docker: Docker, busybox: str, name: str) -> None:
         command = ["run", "-it", "--rm", "--name", name, busybox, "sh", "-c"]
-        script = "stty size; tty; read answer; echo got $answer"
+        script = f"{SIZE}; tty; read answer; echo got $answer"
         with docker.terminal(*command, script, rows=31, columns=97) as terminal:
             terminal.until(b"/dev/")
             assert b"31 97" in terminal.seen
             terminal.type(b"yes\n")
             terminal.until(b"got yes")
             assert terminal.end() == 0
+
+    def test_a_terminal_has_its_size_from_the_start(self, docker: Docker, busybox: str) -> None:
+        version = docker.output("version", "--format", "{{.Client.DefaultAPIVersion}}")
+        if tuple(map(int, version.split("."))) < (1, 42):
+            pytest.skip("this CLI sends the size after the start")
+        with docker.terminal("run", "-it", "--rm", busybox, "stty", "size", rows=7) as terminal:
+            terminal.end()
+        assert b"7 80" in terminal.seen
 
     def test_the_detach_keys_leave_it_running(
         self, docker: Docker, busybox: str, name: str
@@ -170,10 +179,10 @@ class TestDetached:
         assert docker.output("logs", "--until", "1h", name) == ""
 
     def test_attach_carries_input_and_output(self, docker: Docker, busybox: str, name: str) -> None:
-        docker.output("run", "-di", "--name", name, busybox, "cat")
-        done = docker("attach", name, input=b"hello\n")
-        assert (done.returncode, done.stdout) == (0, b"hello\n")
-        assert docker.output("wait", name) == "0"
+        script = "read a; read b; echo $b; exit 4"
+        docker.output("run", "-di", "--name", name, busybox, "sh", "-c", script)
+        done = docker("attach", name, input=b"one\ntwo\n")
+        assert (done.returncode, done.stdout) == (4, b"two\n")
 
     def test_create_then_start_attached(self, docker: Docker, busybox: str, name: str) -> None:
         docker.output("create", "-i", "--name", name, busybox, "sh", "-c", "cat; exit 6")
@@ -284,7 +293,7 @@ class TestExec:
         docker.output("exec", name, "sh", "-c", "until [ -e /tmp/made ]; do sleep 0.01; done")
 
     def test_a_terminal(self, docker: Docker, name: str) -> None:
-        command = ["exec", "-it", name, "sh", "-c", "stty size; read a; echo got $a"]
+        command = ["exec", "-it", name, "sh", "-c", f"{SIZE}; read a; echo got $a"]
         with docker.terminal(*command, rows=33, columns=99) as terminal:
             terminal.until(b"33 99")
             terminal.type(b"x\n")

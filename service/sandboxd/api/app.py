@@ -8,6 +8,7 @@ import re
 from aiohttp import web
 
 from sandboxd.api.call import Call
+from sandboxd.api.connection import connection_of
 from sandboxd.api.replies import API_VERSION, MIN_API_VERSION, error_reply, failure
 from sandboxd.api.router import Router
 from sandboxd.api.routes import ROUTES
@@ -27,32 +28,44 @@ class App:
         self._router = router or Router(ROUTES)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection, body = connection_of(request), request.content
         with self._surface.activity:
-            call: Call | None = None
+            connection.body = body
             try:
-                version, path = negotiated(request.rel_url.raw_path)
-                found = self._router.find(request.method, path)
-                if found is None:
-                    return self._closing_an_upgrade(request, failure(404, "page not found"))
-                handler, params = found
-                call = Call(request, self._surface, params, version)
-                if request.headers.get("Expect", "").lower() == "100-continue":
-                    await _send_continue(request)
-                return await handler(call)
-            except SandboxError as error:
-                reply = error_reply(error)
-            except (web.HTTPException, ConnectionError):
-                raise
-            except OSError as error:
-                log.exception("%s %s failed", request.method, request.path)
-                reply = error_reply(SandboxError.from_os(f"{request.method} {request.path}", error))
-            except Exception as error:
-                log.exception("%s %s failed", request.method, request.path)
-                reply = error_reply(_internal(error))
-            if call is not None and call.begun:
-                # The head is out and promised success: cutting the stream is all that is left.
-                raise ConnectionResetError("the handler failed after its answer had begun")
-            return self._closing_an_upgrade(request, reply)
+                response = await self._answer(request)
+            finally:
+                connection.body = None
+        if body.exception() is not None:
+            body.feed_eof()  # there is no end to wait for
+            response.force_close()
+        return response
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        call: Call | None = None
+        try:
+            version, path = negotiated(request.rel_url.raw_path)
+            found = self._router.find(request.method, path)
+            if found is None:
+                return self._closing_an_upgrade(request, failure(404, "page not found"))
+            handler, params = found
+            call = Call(request, self._surface, params, version)
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                await _send_continue(request)
+            return await handler(call)
+        except SandboxError as error:
+            reply = error_reply(error)
+        except (web.HTTPException, ConnectionError):
+            raise
+        except OSError as error:
+            log.exception("%s %s failed", request.method, request.path)
+            reply = error_reply(SandboxError.from_os(f"{request.method} {request.path}", error))
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.path)
+            reply = error_reply(_internal(error))
+        if call is not None and call.begun:
+            # The head is out and promised success: cutting the stream is all that is left.
+            raise ConnectionResetError("the handler failed after its answer had begun")
+        return self._closing_an_upgrade(request, reply)
 
     @staticmethod
     def _closing_an_upgrade(request: web.BaseRequest, reply: web.Response) -> web.Response:

@@ -98,6 +98,8 @@ class Call:
                     chunks.append(chunk)
         except TimeoutError as error:
             raise BadRequest("request body incomplete", "it took too long") from error
+        except web.RequestPayloadError as error:
+            raise BadRequest("request body incomplete", str(error)) from error
         return b"".join(chunks)
 
 

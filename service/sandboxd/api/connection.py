@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from sandboxd.api.hangups import Hangups, has_hung_up
 from sandboxd.api.peer import is_own_user
@@ -27,7 +27,7 @@ _FOREIGN_USER_ANSWER = (
 class Connection(web.RequestHandler):
     """aiohttp's HTTP/1 protocol, but one that goes on answering after the client's half-close."""
 
-    __slots__ = ("_hangups", "_sock", "half_closed")
+    __slots__ = ("_hangups", "_sock", "body", "half_closed")
 
     def __init__(self, server: web.Server, hangups: Hangups) -> None:
         super().__init__(
@@ -44,6 +44,8 @@ class Connection(web.RequestHandler):
         self._sock: socket.socket | None = None
         self.half_closed = False
         """The client has closed its sending side."""
+        self.body: StreamReader | None = None
+        """The body of the request that is being answered."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         sock = transport.get_extra_info("socket")
@@ -60,6 +62,13 @@ class Connection(web.RequestHandler):
         self.close()  # so that what is received is not read as requests
         # Closing before the request is read would reset the connection under the answer: unix(7).
         asyncio.get_running_loop().call_later(_REFUSAL_SECONDS, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages and self.body is not None and not self.body.is_eof():
+            # Nothing can follow a body that has not ended, but for the parser's error about it:
+            # aiohttp keeps that for an answer of its own, and the handler would wait for ever.
+            self.body.set_exception(web.RequestPayloadError("the body is malformed"))
 
     def eof_received(self) -> bool:  # type: ignore[override]
         return self.keep_open_for_answers()

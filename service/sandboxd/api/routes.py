@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sandboxd.api import (
+    archive,
     attach,
     containers,
     events,
@@ -40,6 +41,9 @@ ROUTES = (
     Route("POST", "/containers/{id}/resize", containers.resize),
     Route("POST", "/containers/{id}/wait", containers.wait),
     Route("POST", "/containers/{id}/attach", attach.attach),
+    Route("HEAD", "/containers/{id}/archive", archive.head),
+    Route("GET", "/containers/{id}/archive", archive.get),
+    Route("PUT", "/containers/{id}/archive", archive.put),
     Route("DELETE", "/containers/{id}", containers.remove),
     # execs
     Route("POST", "/containers/{id}/exec", attach.exec_create),

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -57,6 +57,14 @@ class ScriptedLease:
     id: str = "f" * 32
 
 
+class ScriptedImages:
+    """Takes in any stream to its end."""
+
+    def import_rootfs(self, stream: BinaryIO, reference: str | None, **_: object) -> None:
+        while stream.read(1 << 16):
+            pass
+
+
 class ScriptedEngine:
     """Knows one container, `c`, and does what the test has put into its attributes."""
 
@@ -73,6 +81,7 @@ class ScriptedEngine:
         self.lease_released = asyncio.Event()
         self.created: dict[str, Any] = {}
         self.failure: Exception | None = None
+        self.images = ScriptedImages()
 
     def find(self, ref: str) -> SimpleNamespace:
         if self.failure is not None:

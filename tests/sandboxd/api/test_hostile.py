@@ -88,6 +88,23 @@ async def test_a_body_that_never_ends_is_given_up(
     assert head.startswith(b"HTTP/1.1 400 Bad Request")
 
 
+@pytest.mark.parametrize("path", ["/containers/create", "/images/create?fromSrc=-"])
+async def test_a_malformed_body_is_answered_at_once(
+    wire: Wire, engine: ScriptedEngine, path: str
+) -> None:
+    reader, writer = await wire.open()
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n".encode()
+        + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    await reader.readuntil(b"100 Continue\r\n\r\n")
+    writer.write(b"5\r\nhello\r\n")
+    await writer.drain()
+    writer.write(b"no chunk" + bytes(100_000))
+    assert (await reader.readuntil(b"\r\n")) == b"HTTP/1.1 400 Bad Request\r\n"
+    assert (await reader.read()).count(b"HTTP/1.1") == 0
+
+
 @pytest.mark.parametrize(
     "request_",
     [
