@@ -307,6 +307,69 @@ class TestExec:
         assert b"is not running" in done.stderr
 
 
+class TestCopy:
+    @pytest.fixture(params=["created", "running"])
+    def container(
+        self, request: pytest.FixtureRequest, docker: Docker, busybox: str, name: str
+    ) -> str:
+        docker.output("create", "--name", name, busybox, "sleep", "300")
+        if request.param == "running":
+            docker.output("start", name)
+        return name
+
+    def test_a_file_in_and_out(self, docker: Docker, container: str, tmp_path: Path) -> None:
+        data = bytes(range(256)) * 5000
+        (tmp_path / "in").write_bytes(data)
+        (tmp_path / "in").chmod(0o640)
+        docker.output("cp", str(tmp_path / "in"), f"{container}:/tmp/file")
+        docker.output("cp", f"{container}:/tmp/file", str(tmp_path / "out"))
+        assert (tmp_path / "out").read_bytes() == data
+        docker.output("start", container)
+        assert docker.output("exec", container, "stat", "-c", "%a %s", "/tmp/file") == (
+            f"640 {len(data)}"
+        )
+
+    def test_a_tree_in_and_out(self, docker: Docker, container: str, tmp_path: Path) -> None:
+        tree = tmp_path / "tree"
+        (tree / "a" / "b").mkdir(parents=True)
+        (tree / "a" / "file").write_text("text")
+        (tree / "a" / "link").symlink_to("file")
+        (tree / "empty").touch()
+        docker.output("cp", str(tree), f"{container}:/var/copy")
+        docker.output("cp", f"{container}:/var/copy", str(tmp_path / "back"))
+        back = tmp_path / "back"
+        assert (back / "a" / "file").read_text() == "text"
+        assert (back / "a" / "link").readlink() == Path("file")
+        assert (back / "a" / "b").is_dir()
+        assert (back / "empty").read_bytes() == b""
+        docker.output("cp", f"{container}:/var/copy/a/.", str(tmp_path / "inner"))
+        assert (tmp_path / "inner" / "file").read_text() == "text"
+
+    def test_what_is_not_there(self, docker: Docker, container: str, tmp_path: Path) -> None:
+        done = docker("cp", f"{container}:/no/such", str(tmp_path))
+        assert done.returncode == 1
+        assert b"/no/such" in done.stderr
+        (tmp_path / "in").touch()
+        done = docker("cp", str(tmp_path / "in"), f"{container}:/no/such/directory")
+        assert done.returncode == 1
+
+    def test_a_volume_is_reached_while_it_is_mounted(
+        self, docker: Docker, busybox: str, name: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "in").write_text("into the volume")
+        volume = ["-v", f"{name}:/data"]
+        docker.output("create", "--name", name, *volume, busybox, "sleep", "300")
+        done = docker("cp", str(tmp_path / "in"), f"{name}:/data/in")
+        assert done.returncode == 1
+        assert b"start the container first" in done.stderr
+        docker.output("start", name)
+        docker.output("cp", str(tmp_path / "in"), f"{name}:/data/in")
+        out = docker.output("run", "--rm", *volume, busybox, "cat", "/data/in")
+        assert out == "into the volume"
+        docker.output("rm", "-f", name)
+        docker.output("volume", "rm", name)
+
+
 class TestEvents:
     def test_a_containers_life(self, docker: Docker, busybox: str, name: str) -> None:
         process = docker.popen(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,3 +218,19 @@ def test_import(client: Any, busybox_tar: Path) -> None:
     out = client.containers.run(f"{reference}:v1", "sh -c 'echo $A'", remove=True)
     assert out == b"1\n"
     client.images.remove(f"{reference}:v1")
+
+
+def test_archives(client: Any, sleeper: Any) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        info = tarfile.TarInfo("tmp/d/file")
+        info.size = 4
+        tar.addfile(info, io.BytesIO(b"text"))
+    assert sleeper.put_archive("/", out.getvalue())
+    assert sleeper.exec_run("cat /tmp/d/file").output == b"text"
+    blocks, about = sleeper.get_archive("/tmp/d")
+    assert about["name"] == "d"
+    with tarfile.open(fileobj=io.BytesIO(b"".join(blocks))) as tar:
+        assert tar.getnames() == ["d", "d/file"]
+    with pytest.raises(docker.errors.NotFound):
+        sleeper.get_archive("/no/such")

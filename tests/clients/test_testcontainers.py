@@ -24,7 +24,11 @@ pytestmark = [
 _SCRIPT = """
 from testcontainers.core.container import DockerContainer
 
-with DockerContainer("busybox").with_command("sh -c 'echo started; sleep 300'") as container:
+with (
+    DockerContainer("busybox")
+    .with_command("sh -c 'cat /tmp/d/file; sleep 300'")
+    .with_copy_into_container(b"started\\n", "/tmp/d/file")
+) as container:
     code, output = container.exec(["sh", "-c", "echo from exec; exit 3"])
     assert (code, output) == (3, b"from exec\\n"), (code, output)
     for number in range(50):

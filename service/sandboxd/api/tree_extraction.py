@@ -124,15 +124,13 @@ def _set_attributes(parent: int, name: str, member: Member) -> None:
     except OSError as error:
         if error.errno != _NOT_MAPPED:
             raise
-    if member.kind is not Kind.SYMLINK:
-        # The name is fresh or a directory's own ".": a link put in its place is caught by /proc.
-        _chmod(parent, name, member.mode)
     times = member.mtime, member.mtime
     os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+    _chmod(parent, name, member.mode)
 
 
 def _chmod(parent: int, name: str, mode: int) -> None:
-    """chmod(2) of the thing itself: Linux's has no form that does not follow links."""
+    """chmod(2) of the thing itself, never of a link's target: that has no form of the call."""
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         if not stat.S_ISLNK(os.fstat(fd).st_mode):
