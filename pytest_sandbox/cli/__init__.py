@@ -6,7 +6,6 @@ commands that need them, so that `sandboxctl --help` and `ps` start at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import NoReturn
 
@@ -20,7 +19,7 @@ _COMMANDS = (
     *(images.images, images.image, volumes.volume, volumes.snapshot),
     *(service.service, service.doctor, environment.env, environment.context, service.version),
 )
-_INTERRUPTED, _BROKEN_PIPE = 130, 141
+_INTERRUPTED = 130
 
 
 class _InOrder(click.Group):
@@ -47,15 +46,11 @@ def main() -> NoReturn:
     """Run the command line and exit: 1 for a failure, 2 for wrong usage, else the command's own."""
     try:
         status = root.main(standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         status = _INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = _BROKEN_PIPE
     except Exception as error:
         status = _report(error)
     sys.exit(status if isinstance(status, int) else 0)

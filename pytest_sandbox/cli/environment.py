@@ -48,7 +48,7 @@ def env(unset: bool) -> None:
 @click.command()
 @click.option("--name", default="sandbox", show_default=True, help="Call it that.")
 @click.option("--use", is_flag=True, help="Make it the current one.")
-def context(name: str, use: bool) -> int:
+def context(name: str, use: bool) -> None:
     """Register the service as a context of the docker command."""
     import shutil
     import subprocess
@@ -61,14 +61,15 @@ def context(name: str, use: bool) -> int:
 
         mend = "install the docker command, or: " + 'eval "$(sandboxctl env)"'
         raise HostLacks("registering a context", "there is no docker command", mend)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([docker, "context", *words], capture_output=True, text=True)
+
     service = Service()
-    known = subprocess.run([docker, "context", "inspect", name], capture_output=True)
-    verb = "create" if known.returncode else "update"
-    endpoint = f"host={service.host}"
-    command = [docker, "context", verb, name, "--docker", endpoint]
-    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
-    if status == 0 and use:
-        status = subprocess.run([docker, "context", "use", name]).returncode
-    if status == 0:
-        click.echo(f"{name}: {service.host}")
-    return status
+    verb = "update" if run("inspect", name).returncode == 0 else "create"
+    done = run(verb, name, "--docker", f"host={service.host}")
+    if done.returncode == 0 and use:
+        done = run("use", name)
+    if done.returncode != 0:
+        raise click.ClickException(done.stderr.strip())
+    click.echo(f"{name}: {service.host}")

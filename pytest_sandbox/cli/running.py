@@ -126,8 +126,8 @@ def _in_foreground(client: Client, container: Container, options: dict[str, Any]
         container.attach(stdin=interactive) as attachment,
         client.stream("POST", f"/containers/{container.id}/wait", condition) as (_, outcome),
     ):
-        container.start()
         with terminal.session(interactive, tty, container.resize, container.kill):
+            container.start()
             terminal.pump(attachment, interactive)
         return int(json.loads(b"".join(outcome))["StatusCode"])
 
@@ -172,8 +172,8 @@ def _exec(reference: str, args: tuple[str, ...], options: dict[str, Any]) -> int
             client.call("POST", f"/exec/{exec_id}/resize", {"h": rows, "w": columns})
 
         with (
-            container.start_exec(exec_id, tty=tty) as attachment,
             terminal.session(interactive, tty, resize),
+            container.start_exec(exec_id, tty=tty) as attachment,
         ):
             terminal.pump(attachment, interactive)
         return int(client.call("GET", f"/exec/{exec_id}/json")["ExitCode"])

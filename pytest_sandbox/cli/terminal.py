@@ -59,10 +59,10 @@ def session(
     resize: Callable[[int, int], None],
     kill: Callable[[int], None] | None = None,
 ) -> Iterator[None]:
-    """What this process's terminal and signals do meanwhile.
+    """What this process's terminal and signals do while a program runs; entered before its start.
 
-    With a terminal of its own the program learns the size of ours; when it reads from ours, every
-    key goes to it. Otherwise the signals that we get are given to `kill`.
+    With a terminal of its own the program learns of every new size of ours; when it reads from
+    ours, every key goes to it. Otherwise the signals that we get are given to `kill`.
     """
     with ExitStack() as stack:
         if tty:
@@ -91,19 +91,18 @@ def _raw_mode() -> Iterator[None]:
 
 @contextmanager
 def _resized(resize: Callable[[int, int], None]) -> Iterator[None]:
-    """Tell the program the terminal's size, now and whenever it changes."""
+    """Tell the program the terminal's size whenever it changes."""
 
-    def apply(*_: object) -> None:
+    def apply(_number: int) -> None:
         from pytest_sandbox.errors import SandboxError
 
         if now := size():
             try:
                 resize(*now)
             except SandboxError:
-                pass  # it has ended at this moment
+                pass  # it has not started yet, or has ended
 
-    with _handling([signal.SIGWINCH], lambda number: apply()):
-        apply()
+    with _handling([signal.SIGWINCH], apply):
         yield
 
 

@@ -50,11 +50,11 @@ def test_imports_that_fail(
     sandboxctl: Sandboxctl, tmp_path: Path, content: bytes, reference: str, words: bytes
 ) -> None:
     (tmp_path / "file").write_bytes(content)
-    before = sandboxctl.ok("images")
+    before = sandboxctl.ok("images", "-q")
     done = sandboxctl("image", "import", str(tmp_path / "file"), reference)
     assert (done.returncode, done.stdout) == (1, b"")
     assert words in done.stderr
-    assert sandboxctl.ok("images") == before
+    assert sandboxctl.ok("images", "-q") == before
 
 
 def test_a_file_that_is_not_there(sandboxctl: Sandboxctl, tmp_path: Path) -> None:
