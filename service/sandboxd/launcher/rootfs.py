@@ -7,7 +7,6 @@ place where that order stands.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from sandboxd.launcher.host_root import Hide, HostBind, HostOverlay, HostSkeleton
 from sandboxd.launcher.operations import (
@@ -22,15 +21,7 @@ from sandboxd.launcher.operations import (
     StackLayers,
 )
 from sandboxd.launcher.spec import DEFAULT_SHM_SIZE, ContainerSpec, HostRoot, Mount, Rootfs
-from sandboxd.launcher.stage import Stage
-
-
-class Operation(Protocol):
-    """One step of the assembly."""
-
-    def execute(self, stage: Stage) -> None: ...
-
-    def describe(self) -> str: ...
+from sandboxd.launcher.stage import Operation
 
 
 def plan(spec: ContainerSpec) -> list[Operation]:

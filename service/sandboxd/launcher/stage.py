@@ -8,13 +8,10 @@ root, never by a path that the kernel resolves across a symbolic link to the out
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from sandboxd.linux import mount
 from sandboxd.linux.openat2 import make_directories, make_file
-
-if TYPE_CHECKING:
-    from sandboxd.launcher.operations import ServiceFile
 
 _PARTS: Final = "/.sandbox"
 
@@ -31,7 +28,7 @@ class Stage:
         self._root_path = root_path
         self.parts: dict[str, int] = {}
         self.left_host = False
-        self.late: list[ServiceFile] = []
+        self.late: list[Operation] = []
         self._root = -1
 
     @property
@@ -66,6 +63,14 @@ class Stage:
             except FileExistsError:
                 pass
         return f"{base}/u", f"{base}/w"
+
+
+class Operation(Protocol):
+    """One step of the assembly."""
+
+    def execute(self, stage: Stage) -> None: ...
+
+    def describe(self) -> str: ...
 
 
 def attach(tree: int, root: int, target: str, *, is_file: bool) -> None:
