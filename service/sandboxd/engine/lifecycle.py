@@ -26,7 +26,7 @@ from sandboxd.engine.mounting import Mounting
 from sandboxd.engine.persistence import Persistence
 from sandboxd.engine.program import Program
 from sandboxd.engine.registry import Registry
-from sandboxd.engine.signals import signal_number
+from sandboxd.engine.signals import heeds, signal_number
 from sandboxd.engine.states import State, Step, after
 from sandboxd.errors import Conflict, SandboxError, StartFailed
 from sandboxd.launcher.spec import Rootfs
@@ -153,8 +153,8 @@ class Lifecycle:
     ) -> bool:
         """Stop signal, then SIGKILL after `timeout` seconds (below zero: never). False if stopped.
 
-        As in Docker the first process gets no default action of a signal, being pid 1: one that
-        does not catch the stop signal is killed when the time is up.
+        As in Docker the first process gets no default action of a signal, being pid 1. One that
+        neither catches nor blocks the stop signal cannot see it, so no time is lost in waiting.
         """
         settings = container.settings
         name = signal_name or settings.stop_signal or "TERM"
@@ -164,6 +164,8 @@ class Lifecycle:
         if not container.running:
             return False
         ended = container.wait("next-exit")
+        if not self._heeds(container, number):
+            timeout = 0
         self._signal(container, number)
         await asyncio.wait([ended], timeout=None if timeout < 0 else timeout)
         if not ended.done():
@@ -250,6 +252,9 @@ class Lifecycle:
         container.enter(Step.GONE)
         self._publish(container, "destroy")
         container.settle("not-running", "next-exit", "removed")
+
+    def _heeds(self, container: Container, number: int) -> bool:
+        return container.program is None or heeds(container.program.running.pid, number)
 
     def _signal(self, container: Container, number: int) -> None:
         if container.program and container.program.kill(number):

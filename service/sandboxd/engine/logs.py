@@ -111,7 +111,7 @@ class Log:
                 if at < self._records.start:
                     at = self._records.start
                     yield 2, self._notice()
-                records, at = self._records.read(at)
+                records, at = self._records.read(at, end)
                 for record in records:
                     data, cut = (record.data[cut:], 0) if cut else (record.data, 0)
                     if last is not None and record.time > last:

@@ -62,11 +62,12 @@ class UnixProbe:
 
 def parse_probe(probe: Mapping[str, Any]) -> Probe:
     """`{"tcp": PORT}` or `{"unix": PATH}`. Raises BadRequest."""
-    match dict(probe):
-        case {"tcp": int(port)} if 0 < port < 1 << 16:
-            return TcpProbe(port)
-        case {"unix": str(path)} if path.startswith("/"):
-            return UnixProbe(path)
+    if len(probe) == 1:
+        match dict(probe):
+            case {"tcp": int(port)} if 0 < port < 1 << 16:
+                return TcpProbe(port)
+            case {"unix": str(path)} if path.startswith("/"):
+                return UnixProbe(path)
     raise BadRequest(f"invalid probe {dict(probe)!r}", 'give {"tcp": PORT} or {"unix": "/PATH"}')
 
 

@@ -134,13 +134,17 @@ class Records:
             self._move_to_file()
         self._newer.append(packed)
 
-    def read(self, at: int) -> tuple[list[Record], int]:
-        """Some records from position `at` (not before `start`), and the position after them."""
+    def read(self, at: int, end: int | None = None) -> tuple[list[Record], int]:
+        """Some records from position `at` (not before `start`), and the position after them.
+
+        None of them lies behind `end`, a position too.
+        """
+        limit = _BLOCK if end is None else min(_BLOCK, end - at)
         if self._older and at < self._border:
             segment, base = self._older, self.start
         else:
             segment, base = self._newer, self._border
-        records = list(_parsed(segment.read(at - base, _BLOCK)))
+        records = list(_parsed(segment.read(at - base, limit)))
         if not records:
             return [], base + segment.size
         return records, at + sum(len(record.data) + _FRAME for record in records)

@@ -1,0 +1,164 @@
+"""Engine tests that need a kernel run a coroutine in a forked child, inside the outer namespace.
+
+The child builds every floor below the engine for real: store, images, volumes and launcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import shutil
+import tempfile
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandboxd.engine import Attachment, Container, Engine
+from sandboxd.images import Images
+from sandboxd.launcher.client import Launcher
+from sandboxd.linux import cgroup, idmap
+from sandboxd.store import Store
+from sandboxd.volumes import Volumes
+
+IMAGE = "busybox:latest"
+
+
+@dataclass
+class Bench:
+    """An engine with the image busybox, and short ways to use it."""
+
+    engine: Engine
+    base: Path
+    ids: idmap.IdMap
+    floors: Callable[[], Any]
+    """Another engine over the same state: only once this one is closed."""
+
+    async def make(self, *cmd: str, name: str | None = None, lease: Any = None, **body: Any) -> Any:
+        """A container that runs `cmd`."""
+        return await self.engine.create(
+            {"Image": IMAGE, "Cmd": list(cmd), **body}, name, lease=lease
+        )
+
+    async def up(self, *cmd: str, **options: Any) -> Container:
+        """A container that was started."""
+        container: Container = await self.make(*cmd, **options)
+        await self.engine.start_container(container)
+        return container
+
+    async def sh(self, script: str, **body: Any) -> Any:
+        """The result of a run of a shell script."""
+        options = {key: body.pop(key) for key in ("timeout", "stdin", "lease") if key in body}
+        body = {"Image": IMAGE, "Cmd": ["sh", "-c", script], **body}
+        return await self.engine.run(body, **options)
+
+    async def exec(self, container: Container, *cmd: str, **body: Any) -> tuple[int, bytes]:
+        """Exit code and output of an exec."""
+        streams = {"AttachStdout": True, "AttachStderr": True}
+        id = await self.engine.exec_create(container, {"Cmd": list(cmd), **streams, **body})
+        attachment = await self.engine.exec_start(id)
+        assert attachment is not None
+        output = await drained(attachment)
+        return self.engine.exec_inspect(id)["ExitCode"], output
+
+    def logged(self, container: Container) -> bytes:
+        """Standard output and error of all its runs."""
+        out, err = container.log.collected()
+        return out + err
+
+    def directories(self) -> list[str]:
+        """What the state root holds of containers."""
+        return sorted(os.listdir(self.base / "state" / "containers"))
+
+
+async def drained(attachment: Attachment) -> bytes:
+    """All that an attachment gives until its end."""
+    return b"".join([data async for _, data in attachment])
+
+
+Scenario = Callable[[Bench], Awaitable[Any]]
+Run = Callable[[Scenario], Any]
+
+
+@pytest.fixture
+def bench(busybox_tar: Path) -> Iterator[Run]:
+    """Call it with a coroutine function; it runs under this user's widest id map."""
+    yield from _bench(busybox_tar, idmap.choose())
+
+
+@pytest.fixture(params=["own", "single"])
+def any_bench(request: pytest.FixtureRequest, busybox_tar: Path) -> Iterator[Run]:
+    """The same under this user's widest map and under a map of a single id."""
+    ids = idmap.single() if request.param == "single" else idmap.choose()
+    yield from _bench(busybox_tar, ids)
+
+
+def _bench(tar: Path, ids: idmap.IdMap) -> Iterator[Run]:
+    base = Path(tempfile.mkdtemp(prefix="sbx-engine-", dir="/tmp"))
+    yield lambda scenario: _in_forked_child(base, ids, tar, scenario)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def _in_forked_child(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        try:
+            result = (True, _run(base, ids, tar, scenario))
+        except BaseException:
+            result = (False, traceback.format_exc())
+        with open(writer, "wb") as pipe:
+            pickle.dump(result, pipe)
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        succeeded, value = pickle.load(pipe)
+    os.waitpid(child, 0)
+    if not succeeded:
+        pytest.fail(value)
+    return value
+
+
+def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
+    os.umask(0o077)
+    idmap.enter_outer_namespace(ids)
+    root, runtime = base / "state", base / "run"
+    for path in (root, root / "stage", runtime):
+        path.mkdir(mode=0o700)
+
+    @asynccontextmanager
+    async def floors() -> Any:
+        groups = cgroup.claim(f"sandboxd-test-{os.getpid()}")
+        launcher = await Launcher.spawn(ids, store=str(root), warm=2)
+        store = Store(root, ids)
+        volumes = Volumes(store, ids, runtime)
+        images = Images(store, ids, hide=[str(root), str(runtime)])
+        engine = Engine(
+            store, images, volumes, launcher, ids, root=root, runtime_dir=runtime, cgroups=groups
+        )
+        await engine.start()
+        try:
+            yield Bench(engine, base, ids, floors)
+        finally:
+            await engine.close()
+            await launcher.close()
+            volumes.close()
+            images.close()
+            store.close()
+
+    async def whole() -> Any:
+        async with floors() as bench:
+            with tar.open("rb") as stream:
+                bench.engine.images.import_rootfs(stream, IMAGE, changes=['CMD ["sh"]'])
+            return await scenario(bench)
+
+    try:
+        return asyncio.run(whole())
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
