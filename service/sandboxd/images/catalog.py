@@ -16,6 +16,7 @@ from sandboxd.images.reference import Reference
 from sandboxd.store import Document, Store
 
 _log = logging.getLogger("sandboxd.images")
+_FULL_ID: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _SHORT_ID: Final = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 _MEND: Final = "sandboxctl image import ROOTFS.tar {}"
 
@@ -44,6 +45,8 @@ class Catalog:
         with self._mutex:
             if (image := self._by_id(name)) is not None:
                 return image
+            if _FULL_ID.fullmatch(name):
+                raise NoSuchImage.named(name)
             reference = Reference.parse(name)
             found = self._by_digest(reference) if reference.digest else self._by_tag(reference)
             if found is not None:
@@ -166,8 +169,9 @@ class Catalog:
         missing = [layer for layer in row["layers"] if not self._store.layers.has(layer)]
         if missing:
             raise NotFound(f"No such layer: {missing[0]}")
-        digests = tuple(row["digests"])
-        return Image(id, config, layers, (), row["created"], row["size"], digests=digests)
+        digests, stack = tuple(row["digests"]), tuple(row["stack"])
+        fields = (id, config, layers, (), row["created"], row["size"])
+        return Image(*fields, digests=digests, stack=stack)
 
     def _refresh(self) -> None:
         """Bring the images' tags up to date with the table of tags."""
@@ -181,7 +185,8 @@ class Catalog:
 def _row(image: Image, digests: tuple[str, ...]) -> Document:
     """`layers` and `blobs` are what the collector leaves alone."""
     return {
-        "layers": list(image.layers),
+        "layers": list({**dict.fromkeys(image.layers), **dict.fromkeys(image.stack)}),
+        "stack": list(image.stack),
         "blobs": [image.id],
         "created": image.created,
         "size": image.size,

@@ -14,7 +14,8 @@ class Image:
     """`config` is the whole OCI image config; `layers` are diffIDs from the lowest up.
 
     `size` is in bytes, `created` RFC 3339, `tags` are short forms with a tag, `digests` are
-    `NAME@DIGEST` as a registry would know the image.
+    `NAME@DIGEST` as a registry would know the image. `stack` are the layers to mount, topmost
+    first: those of `layers`, with small ones that repair them in between.
     """
 
     id: str
@@ -25,3 +26,4 @@ class Image:
     size: int
     is_host: bool = False
     digests: tuple[str, ...] = ()
+    stack: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from sandboxd.images.image_archive import ImageArchive
 from sandboxd.images.reference import Reference
 from sandboxd.images.rootfs_archive import RootfsArchive
 from sandboxd.images.sources import Arrival, ImageSource, Progress, Workbench
+from sandboxd.images.stacking import stack
 from sandboxd.images.tar import Limits
 from sandboxd.launcher.spec import Rootfs
 from sandboxd.linux.idmap import IdMap
@@ -139,7 +140,7 @@ class Images:
         """The directories whose union is the image, topmost first."""
         if image.is_host:
             return self._host.lowers()
-        return tuple(self._store.layers.path(layer) for layer in reversed(image.layers))
+        return tuple(self._store.layers.path(layer) for layer in image.stack)
 
     def _taken(
         self, source: ImageSource, progress: Progress | None
@@ -162,11 +163,15 @@ class Images:
             configs = [self._checked(arrival) for arrival in arrivals]
             for arrival in arrivals:
                 bench.publish(arrival)
+            images = [
+                self._image(bench, arrival, config)
+                for arrival, config in zip(arrivals, configs, strict=True)
+            ]
         except OSError as error:
             raise SandboxError.from_os("take in an image", error) from error
         return [
-            (self._catalog.add(self._image(arrival, config), arrival.names), arrival)
-            for arrival, config in zip(arrivals, configs, strict=True)
+            (self._catalog.add(image, arrival.names), arrival)
+            for image, arrival in zip(images, arrivals, strict=True)
         ]
 
     def _checked(self, arrival: Arrival) -> dict[str, Any]:
@@ -174,11 +179,11 @@ class Images:
             self._nameable(str(name))
         return parsed_object(arrival.config, "image config")
 
-    def _image(self, arrival: Arrival, config: dict[str, Any]) -> Image:
+    def _image(self, bench: Workbench, arrival: Arrival, config: dict[str, Any]) -> Image:
         size = sum(self._store.layers.metadata(layer)["size"] for layer in arrival.layers)
         created = str(config.get("created") or "0001-01-01T00:00:00Z")
         fields = (digest_of(arrival.config), config, arrival.layers, (), created, size)
-        return Image(*fields, digests=arrival.digests)
+        return Image(*fields, digests=arrival.digests, stack=stack(bench, arrival.layers))
 
     def _nameable(self, text: str) -> Reference:
         reference = Reference.parse(text)

@@ -6,6 +6,7 @@ names it has for them. Whether an arrival becomes an image is decided when all o
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sandboxd.errors import BadRequest
+from sandboxd.images.applier import Applied
 from sandboxd.images.reference import Reference
 from sandboxd.images.tar import Limits
 from sandboxd.images.unpack import Unpacked, unpack
@@ -66,14 +68,23 @@ class Workbench:
 
     def unpack(self, stream: Reader, expected: str | None = None) -> Unpacked:
         """Unpack a layer. Raises BadRequest when its diffID is not the `expected` one."""
-        staged = self.directory / f"layer-{len(self.unpacked)}"
-        staged.mkdir(mode=0o700)
+        staged = self.fresh_directory("layer")
         layer = unpack(stream, staged, self.idmap, self.limits)
         if expected is not None and layer.diff_id != expected:
             raise BadRequest("layer", f"its diffID is {layer.diff_id}, its config says {expected}")
         self._pin(layer.diff_id)
         self.unpacked[layer.diff_id] = layer
         return layer
+
+    def fresh_directory(self, prefix: str) -> Path:
+        """A new private directory on the bench."""
+        return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self.directory))
+
+    def publish_tree(self, tree: Path, digest: str) -> str:
+        """Publish a directory tree that comes from no archive, as a layer; returns the digest."""
+        self._pin(digest)
+        self.store.layers.publish(digest, tree, Applied().to_metadata())
+        return digest
 
     def publish(self, arrival: Arrival) -> None:
         """Store what was unpacked for an arrival, and its config."""

@@ -79,7 +79,7 @@ class Trash:
         os.close(self._fd)
 
     def _move(self, parent: int, name: str, new_name: str) -> None:
-        """Rename into the trash. A directory must be writable for that, as its `..` is rewritten."""
+        """Rename into the trash; a directory must be writable then, for its `..` is rewritten."""
         try:
             os.rename(name, new_name, src_dir_fd=parent, dst_dir_fd=self._fd)
         except PermissionError:
