@@ -15,7 +15,7 @@ from .conftest import Docker
 
 pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_docker_cli, pytest.mark.needs_busybox]
 
-SIZE = 'while [ "$(stty size)" = "0 0" ]; do sleep 0.01; done; stty size'
+SIZE = 'while [ -z "$(stty size 2>/dev/null)" ]; do sleep 0.01; done; stty size'
 """Prints rows and columns once they are known: a CLI before API 1.42 sends them after the start."""
 
 
