@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxd.errors import BadRequest
@@ -57,7 +57,6 @@ _name = st.text(
 ).filter(lambda name: name.strip(".") and not name.startswith("./"))
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -183,7 +182,6 @@ def test_members_and_bytes_are_bounded(tar: MakeTar) -> None:
     assert len(list(TarReader(io.BytesIO(data), Limits(2000, 20)))) == 20
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=3000))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:
@@ -192,7 +190,6 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         pass
 
 
-@settings(deadline=None)
 @given(st.integers(0, 511), st.integers(0, 255), st.integers(0, 6000))
 def test_a_damaged_or_cut_archive_is_read_or_refused(at: int, value: int, length: int) -> None:
     buffer = io.BytesIO()
