@@ -43,7 +43,7 @@ class Call:
         self.request, self.surface, self.params, self.version = request, surface, params, version
         self.query = Query(request.rel_url.raw_query_string)
         self.begun = False
-        """The head of an answer has been sent: an error can no longer have a status."""
+        """The head of a streamed answer has been sent: an error can no longer have a status."""
 
     @property
     def engine(self) -> Engine:
@@ -60,9 +60,14 @@ class Call:
         """Send the head of a streamed answer at once: clients wait for it before they go on."""
         head = {**FRAME_HEADERS, "Content-Type": content_type, **(headers or {})}
         response = web.StreamResponse(headers=head)
-        self.begun = True
+        self.mark_begun()
         await response.prepare(self.request)
         return response
+
+    def mark_begun(self) -> None:
+        """From here on the answer is a stream."""
+        self.begun = True
+        self.surface.is_streaming()
 
     async def body(
         self, shape: Shape, *, optional: bool = False, limit: int = DOCKER_BODY_LIMIT

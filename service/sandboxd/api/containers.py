@@ -76,6 +76,20 @@ async def kill(call: Call) -> web.StreamResponse:
     return empty_reply()
 
 
+async def pause(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/pause"""
+    engine = call.engine
+    await engine.pause(engine.find(call.params["id"]))
+    return empty_reply()
+
+
+async def unpause(call: Call) -> web.StreamResponse:
+    """POST /containers/{id}/unpause"""
+    engine = call.engine
+    await engine.unpause(engine.find(call.params["id"]))
+    return empty_reply()
+
+
 async def rename(call: Call) -> web.StreamResponse:
     """POST /containers/{id}/rename?name"""
     engine = call.engine

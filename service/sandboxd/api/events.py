@@ -17,7 +17,10 @@ async def events(call: Call) -> web.StreamResponse:
     subscription = call.engine.events.subscribe(
         query.moment("since"), query.moment("until"), query.filters(known=None)
     )
-    response = await call.begin("application/json")
-    async for event in subscription:
-        await response.write(encoded(event) + b"\n")
+    try:
+        response = await call.begin("application/json")
+        async for event in subscription:
+            await response.write(encoded(event) + b"\n")
+    finally:
+        subscription.close()
     return response

@@ -36,7 +36,7 @@ async def run(call: Call) -> web.StreamResponse:
     timeout = body.pop("Timeout", None)
     stdin = base64_bytes(body.pop("Stdin", ""), "Stdin")
     result = await call.engine.run(body, timeout=timeout, stdin=stdin, lease=call.lease())
-    if call.request.headers.get("Accept") == BINARY_RUN:
+    if BINARY_RUN in call.request.headers.get("Accept", ""):
         return _binary(result)
     return json_reply(
         {

@@ -160,7 +160,7 @@ class Taken(web.StreamResponse):
 async def hijacked(call: Call, content_type: str) -> AsyncIterator[Stream]:
     """Take the connection over: the head is sent and read when this enters, all closed when it
     leaves. The handler then returns `Taken()`."""
-    call.begun = True
+    call.mark_begun()
     stream = Stream(call.request)
     await stream.write_head(_head(call.request, content_type))
     try:

@@ -37,6 +37,8 @@ ROUTES = (
     Route("POST", "/containers/{id}/stop", containers.stop),
     Route("POST", "/containers/{id}/restart", containers.restart),
     Route("POST", "/containers/{id}/kill", containers.kill),
+    Route("POST", "/containers/{id}/pause", containers.pause),
+    Route("POST", "/containers/{id}/unpause", containers.unpause),
     Route("POST", "/containers/{id}/rename", containers.rename),
     Route("POST", "/containers/{id}/resize", containers.resize),
     Route("POST", "/containers/{id}/wait", containers.wait),

@@ -25,13 +25,13 @@ async def serve(
     stop: asyncio.Event,
     *,
     activity: Activity | None = None,
-    shutdown_timeout: float = 5.0,
+    shutdown_timeout: float = 1.0,
 ) -> None:
     """Answer clients on `sock`, a bound unix stream socket, until `stop` is set.
 
     `activity`, if given, is kept up to date for whoever decides that the service is idle.
-    `shutdown_timeout` is how long requests in flight may take, in seconds, once `stop` is set. The
-    socket is closed at the end; its file is the caller's.
+    Once it is, streams end at once, and other requests in flight have `shutdown_timeout` seconds
+    before they are cancelled. The socket is closed at the end; its file is the caller's.
     """
     surface = Surface(
         engine,
@@ -49,6 +49,7 @@ async def serve(
             await stop.wait()
         finally:
             listener.close()
+            surface.end_streams()
             server.pre_shutdown()
             await server.shutdown(shutdown_timeout)
             await surface.settle()

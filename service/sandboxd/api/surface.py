@@ -40,6 +40,19 @@ class Surface:
     activity: Activity = field(default_factory=Activity)
     started: float = field(default_factory=time.time)
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
+    _streams: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def is_streaming(self) -> None:
+        """The request that this task answers has no end of its own: a stop will not wait for it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+
+    def end_streams(self) -> None:
+        """Hang up on followers, attached clients and leases."""
+        for task in self._streams:
+            task.cancel()
 
     def finish_later(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run to the end what must not be cut short when its client leaves."""

@@ -73,7 +73,7 @@ async def info(call: Call) -> web.StreamResponse:
         "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "ControlAvailable": False},
         "Runtimes": {"sandboxd": {"path": "sandboxd"}},
         "DefaultRuntime": "sandboxd",
-        "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"],
+        "SecurityOptions": _security_options(call.engine.status()["IdMap"]),
         "Warnings": None,
         "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
         "IndexServerAddress": "",
@@ -122,6 +122,11 @@ async def prune_build_cache(call: Call) -> web.StreamResponse:
 
 class _NoSuchPlugin(SandboxError):
     status = 404
+
+
+def _security_options(idmap: str) -> list[str]:
+    seccomp = "name=seccomp,profile=default"
+    return [seccomp] if idmap.startswith("root") else [seccomp, "name=rootless"]
 
 
 def _dotted(version: tuple[int, int]) -> str:

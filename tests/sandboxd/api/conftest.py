@@ -78,6 +78,7 @@ class ScriptedEngine:
         self.run_started = asyncio.Event()
         self.run_cancelled = asyncio.Event()
         self.run_blocks = False
+        self.run_may_end = asyncio.Event()
         self.lease_released = asyncio.Event()
         self.created: dict[str, Any] = {}
         self.failure: Exception | None = None
@@ -109,7 +110,7 @@ class ScriptedEngine:
         self.run_started.set()
         try:
             if self.run_blocks:
-                await asyncio.Event().wait()
+                await self.run_may_end.wait()
         except asyncio.CancelledError:
             self.run_cancelled.set()
             raise

@@ -118,3 +118,37 @@ async def test_stopping_ends_idle_connections_at_once(wire: Wire, stop: asyncio.
     await reader.readuntil(b"\r\n\r\nOK")
     stop.set()
     assert await reader.read() == b""
+
+
+async def test_stopping_ends_streams_and_leases_at_once(
+    wire: Wire, engine: ScriptedEngine, stop: asyncio.Event
+) -> None:
+    upgrade = b" HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    attached, attacher = await wire.open()
+    attacher.write(b"POST /containers/c/attach?stream=1&stdout=1" + upgrade)
+    await attached.readuntil(b"\r\n\r\n")
+    leased, holder = await wire.open()
+    holder.write(b"POST /sandbox/leases" + upgrade)
+    await leased.readuntil(b"}\n")
+    waited, waiter = await wire.open()
+    waiter.write(b"POST /containers/c/wait HTTP/1.1\r\nHost: d\r\n\r\n")
+    await waited.readuntil(b"\r\n\r\n")
+    stop.set()
+    assert (await attached.read(), await leased.read(), await waited.read()) == (b"", b"", b"")
+    await engine.attachment.detached.wait()
+    await engine.lease_released.wait()
+
+
+async def test_stopping_lets_a_short_request_finish(
+    wire: Wire, engine: ScriptedEngine, stop: asyncio.Event
+) -> None:
+    engine.run_blocks = True
+    reader, writer = await wire.open()
+    writer.write(
+        b"POST /sandbox/run HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n"
+        b'Content-Length: 13\r\n\r\n{"Image":"x"}'
+    )
+    await engine.run_started.wait()
+    stop.set()
+    engine.run_may_end.set()
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
