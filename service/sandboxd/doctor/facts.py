@@ -63,7 +63,7 @@ class Facts(NamedTuple):
 def collect() -> Facts:
     """Read and probe. Every probe is a child of its own; this process stays as it is."""
     system, status = os.uname(), _status()
-    ids, state = idmap.choose(), _existing(state_root())
+    ids, state = _id_map(), _existing(state_root())
     return Facts(
         machine=system.machine,
         release=system.release,
@@ -82,6 +82,11 @@ def collect() -> Facts:
         state=state,
         outcomes=_outcomes(ids, state),
     )
+
+
+def _id_map() -> idmap.IdMap:
+    """The one that `sandboxd serve` would take."""
+    return idmap.single() if os.environ.get("SANDBOX_IDMAP") == "single" else idmap.choose()
 
 
 def _outcomes(ids: idmap.IdMap, state: str) -> dict[str, Outcome]:

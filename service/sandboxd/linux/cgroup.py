@@ -170,16 +170,17 @@ class Subtree:
         """
         wanted = settings(limits, self.version)
         used = {self.controllers[each.controller] for each in wanted}
-        group = Group(tuple(f"{directory}/{name}" for directory in sorted(used)))
+        made: list[str] = []
         try:
-            for directory in group.directories:
-                os.mkdir(directory)
+            for directory in sorted(used):
+                os.mkdir(f"{directory}/{name}")
+                made.append(f"{directory}/{name}")
             for setting in wanted:
                 _apply(f"{self.controllers[setting.controller]}/{name}", setting)
         except OSError:
-            group.remove()
+            Group(tuple(made)).remove()
             raise
-        return group
+        return Group(tuple(made))
 
     def sweep(self) -> None:
         """Kill and remove what is in it: leftovers of a service that was killed, for example.

@@ -17,9 +17,7 @@ from typing import Final, Self
 from sandboxd.linux import syscalls
 from sandboxd.linux.syscalls import syscall
 
-RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
-RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 

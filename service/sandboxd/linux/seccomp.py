@@ -136,12 +136,3 @@ class PreparedFilter:
         """
         pointer = ctypes.byref(self._program)
         syscall("seccomp", "filter", self._number, _SET_MODE_FILTER, _FLAG_SPEC_ALLOW, pointer)
-
-
-def mode(pid: int | str = "self") -> int:
-    """The Seccomp line of proc_pid_status(5): 0 none, 1 strict, 2 filtered."""
-    with open(f"/proc/{pid}/status") as status:
-        for line in status:
-            if line.startswith("Seccomp:"):
-                return int(line.split()[1])
-    return 0
