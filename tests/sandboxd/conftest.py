@@ -20,7 +20,6 @@ from hypothesis import settings
 from sandboxd.linux import idmap
 from sandboxd.linux.idmap import IdMap
 
-
 # The default database lies in the checkout, which the tests' user may not be able to write.
 settings.register_profile("sandboxd", database=None, deadline=None)
 settings.load_profile("sandboxd")

@@ -65,8 +65,11 @@ class VolumeDriver(Protocol):
         """Make the volume; returns where its content is. Raises BadRequest for unknown options."""
         ...
 
-    def open(self, volume: Volume) -> int:
-        """A detached mount of the whole volume, for the caller to close."""
+    def open(self, volume: Volume, subpath: str) -> int:
+        """A detached mount of the volume or of a directory in it, for the caller to close.
+
+        `subpath`, empty for the whole, is resolved as if the volume were `/`.
+        """
         ...
 
     def remove(self, volume: Volume) -> None:

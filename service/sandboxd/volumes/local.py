@@ -11,6 +11,7 @@ from sandboxd.errors import BadRequest, SandboxError
 from sandboxd.linux import mount
 from sandboxd.store import Snapshot, trees
 from sandboxd.volumes import places, union
+from sandboxd.volumes.clones import clone
 from sandboxd.volumes.copying import copy_tree
 from sandboxd.volumes.hookspecs import Released, Request, Surroundings
 from sandboxd.volumes.overlays import Overlays
@@ -49,12 +50,10 @@ class LocalDriver:
             self._overlays.discard(request.name)
             raise SandboxError.from_os(f"create volume {request.name}", error) from error
 
-    def open(self, volume: Volume) -> int:
+    def open(self, volume: Volume, subpath: str) -> int:
         if self._overlays.has(volume.name):
-            return self._overlays.open(volume)
-        fd = mount.open_tree(str(volume.mountpoint), recursive=False)
-        mount.mount_setattr("", mount.MOUNT_ATTR_NODEV, dirfd=fd)
-        return fd
+            return self._overlays.open(volume, subpath)
+        return clone(volume.mountpoint, subpath, mount.MOUNT_ATTR_NODEV)
 
     def remove(self, volume: Volume) -> None:
         self._overlays.remove(volume)

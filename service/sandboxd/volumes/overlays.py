@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sandboxd.linux import mount
 from sandboxd.store import Snapshot, Store, trees
+from sandboxd.volumes.clones import clone
 from sandboxd.volumes.copying import copy_tree
 from sandboxd.volumes.hookspecs import Released
 from sandboxd.volumes.places import Place
@@ -47,13 +48,13 @@ class Overlays:
         """Whether there is an upper directory for a volume of that name."""
         return (self._home(name) / "upper").is_dir()
 
-    def open(self, volume: Volume) -> int:
+    def open(self, volume: Volume, subpath: str) -> int:
         """A detached clone of the volume's mount, which is made at first use."""
         with self._mutex:
             if volume.name not in self._mounted:
                 self._mount(volume)
                 self._mounted.add(volume.name)
-        return mount.open_tree(str(volume.mountpoint), recursive=False)
+        return clone(volume.mountpoint, subpath)
 
     def remove(self, volume: Volume) -> None:
         """Unmount and discard; containers that still have the mount keep it until they end."""

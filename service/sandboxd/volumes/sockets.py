@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sandboxd.errors import BadRequest, SandboxError
-from sandboxd.linux import mount
+from sandboxd.volumes.clones import clone
 from sandboxd.volumes.hookspecs import Released, Request, Surroundings
 from sandboxd.volumes.volume import Volume
 
@@ -44,8 +44,8 @@ class SocketDriver:
             raise SandboxError.from_os(f"create {path}", error) from error
         return path
 
-    def open(self, volume: Volume) -> int:
-        return mount.open_tree(str(volume.mountpoint), recursive=False)
+    def open(self, volume: Volume, subpath: str) -> int:
+        return clone(volume.mountpoint, subpath)
 
     def remove(self, volume: Volume) -> None:
         self._trash.discard(volume.mountpoint)

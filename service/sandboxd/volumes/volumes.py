@@ -17,7 +17,6 @@ import pluggy
 from sandboxd.errors import BadRequest, Conflict, NoSuchSnapshot, NoSuchVolume, SandboxError
 from sandboxd.linux import mount
 from sandboxd.linux.idmap import IdMap
-from sandboxd.linux.openat2 import open_beneath
 from sandboxd.store import Snapshot, Store, trees
 from sandboxd.volumes import builtin, hookspecs, union
 from sandboxd.volumes.binds import bind
@@ -115,9 +114,7 @@ class Volumes:
         Raises BadRequest for a subpath that is not there or leads out.
         """
         try:
-            fd = self._driver(volume.driver).open(volume)
-            if subpath:
-                fd = _narrowed(fd, subpath)
+            fd = self._driver(volume.driver).open(volume, subpath)
             if readonly:
                 mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=fd)
         except OSError as error:
@@ -238,20 +235,6 @@ def _same(found: Volume, driver: str, snapshot: str | None) -> Volume:
         origin = f", snapshot {found.snapshot}" if found.snapshot else ""
         raise Conflict(what, f"it exists with driver {found.driver}{origin}", "another name")
     return found
-
-
-def _narrowed(fd: int, subpath: str) -> int:
-    """A mount of a directory inside the mount `fd`, which is closed."""
-    try:
-        inside = open_beneath(fd, subpath, os.O_PATH | os.O_DIRECTORY)
-    except OSError as error:
-        raise BadRequest(f"volume subpath {subpath!r}", str(error.strerror)) from error
-    finally:
-        os.close(fd)
-    try:
-        return mount.open_tree("", dirfd=inside, recursive=False)
-    finally:
-        os.close(inside)
 
 
 def _fill(target: int, lowers: Sequence[Path], path: str) -> None:
