@@ -215,7 +215,7 @@ class _Failing:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(
     writes=st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(min_size=1, max_size=300))),
     memory=st.integers(0, 2000),
