@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn
 
-from sandboxd.linux import idmap, mount, namespaces, syscalls
+from sandboxd.linux import idmap, mount, namespaces, syscalls, xattrs
 from sandboxd.linux.openat2 import openat2 as resolve
 from sandboxd.linux.syscalls import libc
 
@@ -95,7 +95,8 @@ def tmpfs() -> str:
 def tmpfs_attributes() -> str:
     """User extended attributes on tmpfs, Linux 6.6: an overlay's upper directory needs them."""
     tmpfs()
-    os.setxattr("/tmp", "user.probe", b"y")
+    if not xattrs.supported("/tmp"):
+        raise OSError(errno.EOPNOTSUPP, "no user attributes on tmpfs")
     return ""
 
 
