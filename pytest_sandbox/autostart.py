@@ -25,6 +25,11 @@ START_TIMEOUT = 60.0
 
 _NOT_RUNNING = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
 _LOG_TAIL = 2000
+_OWN_PROCESS_ONLY = frozenset(
+    ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONINSPECT", "PYTHONTRACEMALLOC", "PYTHONASYNCIODEBUG")
+)
+"""Environment that a developer sets for the test run: it would slow down or break the service."""
+
 _UCRED = struct.Struct("3i")
 
 _DETACH = "import os, sys; os.fork() or os.execv(sys.argv[1], sys.argv[1:])"
@@ -165,7 +170,7 @@ def _start(path: Path) -> None:
                 pass_fds=(told,),
                 start_new_session=True,
                 cwd="/",
-                env={**os.environ, "SANDBOX_HOST": f"unix://{path}"},
+                env=_environment(path),
                 check=True,
             )
         except (OSError, subprocess.CalledProcessError) as error:
@@ -175,6 +180,11 @@ def _start(path: Path) -> None:
         line = _read_line(answers.fileno())
     if line != b"ready":
         raise _refusal(path, line, root / "service.log", before)
+
+
+def _environment(path: Path) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if name not in _OWN_PROCESS_ONLY}
+    return {**ours, "SANDBOX_HOST": f"unix://{path}"}
 
 
 def _command(told: int) -> list[str]:

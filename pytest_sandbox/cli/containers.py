@@ -80,10 +80,8 @@ def logs(container: str, follow: bool, **wanted: Any) -> None:
     from pytest_sandbox import connect
 
     with connect(lease=False) as client:
-        found = client.get_container(container)
-        with found.follow(follow, **wanted) as pieces:
-            for stream, data in pieces:
-                terminal.write(stream, data)
+        for stream, data in client.get_container(container).read_log(follow=follow, **wanted):
+            terminal.write(stream, data)
 
 
 @click.command()

@@ -124,7 +124,7 @@ def _in_foreground(client: Client, container: Container, options: dict[str, Any]
     condition = {"condition": "removed" if options["rm"] else "next-exit"}
     with (
         container.attach(stdin=interactive) as attachment,
-        client.stream("POST", f"/containers/{container.id}/wait", condition) as (_, outcome),
+        client.stream("POST", f"/containers/{container.id}/wait", condition) as outcome,
     ):
         with terminal.session(interactive, tty, container.resize, container.kill):
             container.start()

@@ -1,7 +1,7 @@
 """HTTP/1.1 on one unix socket: as much of it as a client of the service needs.
 
-Why not `requests` or `http.client`: importing them takes longer than a whole `sandboxctl ps`
-may, a call through a requests session costs several times one through this module, and attach,
+Why not `requests` or `http.client`: importing either takes longer than a whole `sandboxctl ps`
+may, a call through a requests session costs some ten times one through this module, and attach,
 exec and lease requests turn into raw streams, which neither offers.
 
 A connection never outlives its process: a child made by fork drops the descriptors it inherited,

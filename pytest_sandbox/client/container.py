@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-from pytest_sandbox.client.options import environment_list
+from pytest_sandbox.client.options import arguments, environment_list
 from pytest_sandbox.client.results import RunResult
-from pytest_sandbox.client.streams import Attachment, is_multiplexed, split_frames
+from pytest_sandbox.client.streams import Attachment, Feed, is_multiplexed, split_frames
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.session import Client
+
+
+class LogOptions(TypedDict, total=False):
+    """Keywords of `Container.logs`."""
+
+    stdout: bool
+    stderr: bool
+    tail: int | None
+    since: float | None
+    timestamps: bool
 
 
 class Container:
@@ -90,7 +99,7 @@ class Container:
     ) -> str:
         """Prepare a command for `start_exec`; its id. `size`: the terminal's (rows, columns)."""
         body = {
-            "Cmd": list(args),
+            "Cmd": arguments(args),
             "Env": environment_list(env or {}),
             "User": user,
             "WorkingDir": workdir,
@@ -134,21 +143,26 @@ class Container:
 
         `tail` counts lines from the end, `since` is in seconds since 1970.
         """
-        wanted = {"stdout": stdout, "stderr": stderr, "tail": tail, "since": since}
-        with self.follow(False, timestamps=timestamps, **wanted) as pieces:
+        pieces = self.read_log(
+            stdout=stdout, stderr=stderr, tail=tail, since=since, timestamps=timestamps
+        )
+        with pieces:
             return b"".join(data for _, data in pieces)
 
-    @contextmanager
-    def follow(
-        self, follow: bool = True, /, **wanted: Any
-    ) -> Iterator[Iterator[tuple[int, bytes]]]:
+    def follow(self, **wanted: Unpack[LogOptions]) -> Feed[tuple[int, bytes]]:
         """The log as (1 for stdout or 2 for stderr, bytes), going on until the command has ended.
 
-        Takes the keywords of `logs`. `with k.follow() as pieces: for stream, data in pieces: …`
+        Keywords as in `logs`.
         """
-        query = {"follow": follow, "stdout": True, "stderr": True, **wanted}
-        with self._client.stream("GET", self._path("logs"), query) as (head, body):
-            yield split_frames(body, is_multiplexed(head))
+        return self.read_log(follow=True, **wanted)
+
+    def read_log(
+        self, *, follow: bool = False, **wanted: Unpack[LogOptions]
+    ) -> Feed[tuple[int, bytes]]:
+        """The log as (1 for stdout or 2 for stderr, bytes), as far as it goes now or to the end."""
+        query = {"stdout": True, "stderr": True, "follow": follow, **wanted}
+        stream = self._client.stream("GET", self._path("logs"), query)
+        return Feed(stream, split_frames(stream, is_multiplexed(stream.head)))
 
     def wait(self, timeout: float | None = None, *, condition: str = "not-running") -> int:
         """Wait for the command's end; its exit code. TimedOut after `timeout` seconds.

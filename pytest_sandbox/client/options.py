@@ -86,7 +86,7 @@ def create_body(
         host_config["SandboxShow"] = shown_paths(options.get("show") or ())
     body = {"Image": image, **_section(_CONFIG, options), "HostConfig": host_config}
     if args is not None:
-        body["Cmd"] = _arguments(args)
+        body["Cmd"] = arguments(args)
     return body
 
 
@@ -121,6 +121,13 @@ def _interpreter_paths() -> tuple[str, ...]:
         for prefix in dict.fromkeys(prefixes)
         if prefix.startswith("/") and prefix != "/" and not f"{prefix}/".startswith("/usr/")
     )
+
+
+def arguments(args: Sequence[str]) -> list[str]:
+    """The command as a list. TypeError for a string, which would become a list of letters."""
+    if isinstance(args, str):
+        raise TypeError(f"args: a sequence of strings, not one string: [{args!r}, …]")
+    return [os.fspath(arg) for arg in args]
 
 
 def environment_list(env: Mapping[str, str]) -> list[str]:
@@ -185,12 +192,6 @@ def _bad_request(what: str, why: str) -> BadRequest:
 
 def _absolute(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(path)
-
-
-def _arguments(args: Sequence[str]) -> list[str]:
-    if isinstance(args, str):
-        raise TypeError(f"args: a sequence of strings, not one string: [{args!r}, …]")
-    return [os.fspath(arg) for arg in args]
 
 
 def _entrypoint(value: str | Sequence[str]) -> list[str]:

@@ -11,7 +11,6 @@ from urllib.parse import quote, urlencode
 
 from pytest_sandbox.autostart import Service
 from pytest_sandbox.client import images
-from pytest_sandbox.client.connection import Head
 from pytest_sandbox.client.container import Container
 from pytest_sandbox.client.images import Progress
 from pytest_sandbox.client.lease import HEADER as LEASE_HEADER
@@ -19,8 +18,8 @@ from pytest_sandbox.client.lease import Lease
 from pytest_sandbox.client.options import ContainerOptions, create_body
 from pytest_sandbox.client.results import RUN_CONTENT_TYPE, Image, RunResult
 from pytest_sandbox.client.snapshot import Claim, Recipe, Snapshot
-from pytest_sandbox.client.streams import Attachment
-from pytest_sandbox.client.transport import Request, Transport
+from pytest_sandbox.client.streams import Attachment, Feed
+from pytest_sandbox.client.transport import Request, Stream, Transport
 from pytest_sandbox.client.volume import Volume
 
 Query = Mapping[str, Any]
@@ -274,26 +273,21 @@ class Client:
         """Ask the service to end, with all its containers."""
         self.call("POST", "/sandbox/shutdown")
 
-    @contextmanager
     def events(
         self,
         *,
         since: float | None = None,
         until: float | None = None,
         filters: Mapping[str, Sequence[str]] | None = None,
-    ) -> Iterator[Iterator[dict[str, Any]]]:
-        """Docker's events as they happen, from the moment the `with` block is entered.
+    ) -> Feed[dict[str, Any]]:
+        """Docker's events as they happen; none is missed once this call has returned.
 
         `since` and `until` in seconds since 1970; with `until` the iterator ends then. Filters as
         in `docker events`: `{"type": ["container"], "event": ["die"]}`.
         """
-        query = {
-            "since": since,
-            "until": until,
-            "filters": json.dumps(filters) if filters else None,
-        }
-        with self.stream("GET", "/events", query) as (_, body):
-            yield map(json.loads, images.split_lines(body))
+        chosen = json.dumps(filters) if filters else None
+        stream = self.stream("GET", "/events", {"since": since, "until": until, "filters": chosen})
+        return Feed(stream, map(json.loads, images.split_lines(stream)))
 
     def close(self) -> None:
         """End the lease, and with it everything made under it, and close the connections."""
@@ -333,13 +327,9 @@ class Client:
             Request(method, _target(path, query), data, headers, timeout)
         ).json()
 
-    @contextmanager
-    def stream(
-        self, method: str, path: str, query: Query | None = None
-    ) -> Iterator[tuple[Head, Iterator[bytes]]]:
-        """A call whose answer comes bit by bit: its head and the pieces of its body."""
-        with self._transport.stream(Request(method, _target(path, query))) as answer:
-            yield answer
+    def stream(self, method: str, path: str, query: Query | None = None) -> Stream:
+        """A call whose answer comes bit by bit; the caller closes it."""
+        return self._transport.stream(Request(method, _target(path, query)))
 
     def attach(self, path: str, query: Query | None = None, body: object = None) -> Attachment:
         """A call that turns into a stream to a program; the caller closes it."""
@@ -351,8 +341,8 @@ class Client:
     def _upload(self, path: str, query: Query, blocks: Iterator[bytes]) -> list[dict[str, Any]]:
         headers = {"Content-Type": "application/x-tar"}
         request = Request("POST", _target(path, query), blocks, headers)
-        with self._transport.stream(request) as (_, body):
-            return images.progress_lines(body)
+        with self._transport.stream(request) as answer:
+            return images.progress_lines(answer)
 
 
 def _target(path: str, query: Query | None) -> str:

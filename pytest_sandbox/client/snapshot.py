@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox.client.options import environment_list, is_host_image, shown_paths
+from pytest_sandbox.client.options import arguments, environment_list, is_host_image, shown_paths
 from pytest_sandbox.client.volume import Volume
 
 if TYPE_CHECKING:
@@ -62,11 +62,9 @@ class Recipe:
 
 
 def _step(step: Sequence[str] | Step) -> dict[str, Any]:
-    if isinstance(step, str):
-        raise TypeError(f"a step is a sequence of arguments, not one string: [{step!r}, …]")
     step = step if isinstance(step, Step) else Step(step)
     return {
-        "Cmd": list(step.args),
+        "Cmd": arguments(step.args),
         "User": step.user,
         "WorkingDir": step.workdir,
         "Env": environment_list(step.env),

@@ -12,12 +12,15 @@ import select
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from typing import Self, TypeVar
 
 from pytest_sandbox.client.connection import Connection, Head
+from pytest_sandbox.client.transport import Stream
 
 STDOUT, STDERR = 1, 2
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 _HEADER = 8
+_Item = TypeVar("_Item")
 _BLOCK = 1 << 16
 
 
@@ -64,6 +67,26 @@ class Frames:
             position += len(payload)
             self._missing -= len(payload)
             yield self._stream, payload
+
+
+class Feed(Iterator[_Item]):
+    """Things that arrive one by one; `close`, or the end of a `with` block, hangs up."""
+
+    def __init__(self, stream: Stream, items: Iterator[_Item]) -> None:
+        self._stream = stream
+        self._items = items
+
+    def __next__(self) -> _Item:
+        return next(self._items)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 class Attachment:
@@ -146,7 +169,7 @@ class Attachment:
     def close(self) -> None:
         self._connection.close()
 
-    def __enter__(self) -> Attachment:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

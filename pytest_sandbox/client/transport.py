@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from socket import socket
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pytest_sandbox.client.connection import Connection, Head, ProtocolError
 
@@ -54,6 +54,27 @@ class Answer(NamedTuple):
         return json.loads(self.body) if self.body else None
 
 
+class Stream:
+    """An answer's body as it comes; `close`, or the end of a `with` block, hangs up."""
+
+    def __init__(self, head: Head, connection: Connection, pieces: Iterator[bytes]) -> None:
+        self.head = head
+        self._connection = connection
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
 class Transport:
     """Calls to the service that `connect` returns connected sockets to; `address` names it."""
 
@@ -69,16 +90,12 @@ class Transport:
         body = self._rest(request, connection, head)
         return Answer(head.status, head.headers, body)
 
-    @contextmanager
-    def stream(self, request: Request) -> Iterator[tuple[Head, Iterator[bytes]]]:
-        """A call whose answer's body is iterated as it comes; leaving hangs up."""
+    def stream(self, request: Request) -> Stream:
+        """A call whose answer's body is iterated as it comes."""
         connection, head = self._send(request)
         if head.status >= 400:
             self._rest(request, connection, head)
-        try:
-            yield head, self._iterate(request, connection, head)
-        finally:
-            connection.close()
+        return Stream(head, connection, self._iterate(request, connection, head))
 
     def hijack(self, request: Request) -> tuple[Head, Connection]:
         """Ask for an upgrade; the caller owns the connection, a raw stream from now on."""
@@ -124,9 +141,10 @@ class Transport:
     def _rest(self, request: Request, connection: Connection, head: Head) -> bytes:
         """The answer's body; the connection then serves other calls. Raises a refusal."""
         with self._translated(request, connection):
-            body = connection.read_body(head)
+            body = b"" if request.method == "HEAD" else connection.read_body(head)
             connection.allow(None)
-        if self._closed or head.closes or len(self._idle) >= _IDLE_MAX:
+        done_with = self._closed or head.closes or connection.buffered
+        if done_with or len(self._idle) >= _IDLE_MAX:
             connection.close()
         else:
             self._idle.append(connection)

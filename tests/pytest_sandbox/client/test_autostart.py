@@ -106,6 +106,17 @@ def test_the_service_holds_none_of_our_descriptors(home: Home) -> None:
 
 
 @needs_service
+def test_a_test_runs_own_warnings_do_not_reach_the_service(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    with connect() as client:
+        environ = Path(f"/proc/{client.status()['Pid']}/environ").read_bytes()
+    assert b"PYTHONWARNINGS" not in environ
+    assert f"SANDBOX_HOST={home.host}".encode() in environ
+
+
+@needs_service
 def test_a_second_start_finds_the_first(home: Home) -> None:
     assert Service().start()
     assert not Service().start()

@@ -173,9 +173,9 @@ def test_refusals_of_other_makers(
 def test_a_stream_is_read_as_it_comes_and_left_half_way(script: Script) -> None:
     script.connections = [[chunked(b"one", b"two", b"three"), Script.HOLD], [OK]]
     transport = script.transport()
-    with transport.stream(GET) as (head, pieces):
-        assert head.status == 200
-        assert next(pieces) == b"one"
+    with transport.stream(GET) as stream:
+        assert stream.head.status == 200
+        assert next(iter(stream)) == b"one"
     assert transport.request(GET).json() == {}
 
 

@@ -57,6 +57,13 @@ def test_the_same_name_is_the_same_volume(client: Client) -> None:
             client.volume("twice", driver="socket")
 
 
+def test_a_volume_for_sockets(client: Client, busybox: str) -> None:
+    with client.volume(driver="socket") as volume:
+        assert len(str(volume.mountpoint)) < 60
+        client.run(busybox, ["touch", "/s/x"], volumes={volume: "/s"})
+        assert (volume.mountpoint / "x").exists()
+
+
 def test_a_volume_that_nobody_named_has_a_name(client: Client) -> None:
     with client.volume() as volume:
         assert len(volume.name) == 64
