@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -208,28 +209,49 @@ class Service:
         return self.process.wait(timeout=30)
 
 
+@contextmanager
+def _service_directory() -> Iterator[Path]:
+    """A directory for a service's socket and state, with a path short enough for a socket.
+
+    It is removed as the service's own user 0: some files belong to subordinate ids.
+    """
+    base = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
+    yield base
+    why = _in_child(
+        "from sandboxd.linux import idmap; idmap.enter_outer_namespace(idmap.choose());"
+        f"import shutil; shutil.rmtree({str(base / 'state')!r}, ignore_errors=True)"
+    )
+    assert not why, why
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def service_directory() -> Iterator[Path]:
+    """For tests that start a service themselves: `state` in it is the place for its state."""
+    with _service_directory() as base:
+        yield base
+
+
 @pytest.fixture(scope="session")
 def service() -> Iterator[Service]:
     """One service for all tests that only look at their own containers."""
-    base = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
-    running = Service(base)
-    running.start()
-    yield running
-    assert running.stop() == 0, running.log.read_text()
-    shutil.rmtree(base)
+    with _service_directory() as base:
+        running = Service(base)
+        running.start()
+        yield running
+        assert running.stop() == 0, running.log.read_text()
 
 
 @pytest.fixture
 def own_service() -> Iterator[Service]:
     """A service that this test alone uses and may break."""
-    base = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
-    running = Service(base)
-    running.start()
-    yield running
-    assert running.process is not None
-    if running.process.poll() is None:
-        running.stop()
-    shutil.rmtree(base, ignore_errors=True)
+    with _service_directory() as base:
+        running = Service(base)
+        running.start()
+        yield running
+        assert running.process is not None
+        if running.process.poll() is None:
+            running.stop()
 
 
 @pytest.fixture(scope="session")

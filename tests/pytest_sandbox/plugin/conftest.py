@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -54,16 +53,15 @@ def live(
 
 @pytest.fixture
 def autostarted(
-    inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    inner: pytest.Pytester, service_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.Pytester]:
     """Inner runs that have to start a service; it is stopped after the test."""
-    with tempfile.TemporaryDirectory(prefix="sbx-", dir="/tmp") as base:
-        host = f"unix://{base}/run/docker.sock"
-        monkeypatch.setenv("SANDBOX_HOST", host)
-        monkeypatch.setenv("SANDBOX_ROOT", f"{base}/state")
-        yield inner
-        with connect(host, autostart=False) as client, suppress(ServiceUnavailable):
-            pidfd = os.pidfd_open(client.status()["Pid"])
-            client.shutdown()
-            select.select([pidfd], [], [], 30)
-            os.close(pidfd)
+    host = f"unix://{service_directory}/run/docker.sock"
+    monkeypatch.setenv("SANDBOX_HOST", host)
+    monkeypatch.setenv("SANDBOX_ROOT", f"{service_directory}/state")
+    yield inner
+    with connect(host, autostart=False) as client, suppress(ServiceUnavailable):
+        pidfd = os.pidfd_open(client.status()["Pid"])
+        client.shutdown()
+        select.select([pidfd], [], [], 30)
+        os.close(pidfd)
