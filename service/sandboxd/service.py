@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -154,6 +155,15 @@ def _enter(options: Options) -> idmap.IdMap:
     return ids
 
 
+def _allow_many_descriptors() -> None:
+    """Some five for each running container; the fork server, and so containers, keep the old limit.
+
+    The soft limit of 1024 is for programs that use select(2): getrlimit(2), RLIMIT_NOFILE.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _log_to_stderr() -> None:
     logging.Formatter.converter = time.gmtime
     layout = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s"
@@ -181,6 +191,7 @@ class _Service:
         # Before the first child: version 2 lets nobody share a cgroup with limits below it.
         self._cgroups = cgroup.claim(f"sandboxd-{zlib.crc32(bytes(self._root)):08x}")
         launcher = await Launcher.spawn(self._ids, store=str(self._root), warm=WARM_SLOTS)
+        _allow_many_descriptors()
         try:
             await self._with_floors(launcher, told)
         finally:
