@@ -60,8 +60,8 @@ class Container:
     image_config: Mapping[str, Any]
     mounts: tuple[MountPoint, ...]
     created: int
-    directory: Path
-    """Its upper directory and log, unless it is throwaway."""
+    home: Path
+    """Where all containers have their directories."""
     throwaway: bool = False
     """What it writes is gone when it ends: its upper directory is the warm slot's own tmpfs."""
     ephemeral: bool = False
@@ -73,8 +73,8 @@ class Container:
     def __post_init__(self) -> None:
         settings = self.settings
         limit = settings.host.log_limit or LIMIT
-        parent, path = self.directory.parent, self.directory / "log"
-        self.log = Log(parent, None if self.ephemeral else path, limit=limit)
+        path = None if self.ephemeral else self.log_path
+        self.log = Log(self.home, path, limit=limit)
         self.outlet = Outlet(self.log if limit > 0 else None)
         self.stdin = Stdin() if settings.open_stdin else None
         self.program: Program | None = None
@@ -97,6 +97,15 @@ class Container:
     @property
     def hostname(self) -> str:
         return self.settings.hostname or self.id[:12]
+
+    @property
+    def directory(self) -> Path:
+        """Its upper directory and log, unless it is throwaway."""
+        return self.home / self.id
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / "log"
 
     @property
     def upper(self) -> Path:

@@ -82,7 +82,7 @@ class Creation:
             image_config=image.config.get("config") or {},
             mounts=mounts,
             created=time.time_ns(),
-            directory=self._floors.root / "containers" / id,
+            home=self._floors.containers,
             throwaway=throwaway,
             ephemeral=throwaway or lease is not None,
             auto_remove=settings.host.auto_remove,

@@ -68,7 +68,7 @@ class Engine:
         self.events = Events()
         self.runtime_dir = runtime_dir
         self._launcher, self._idmap, self._root = launcher, idmap, root
-        floors = Floors(store, images, volumes, launcher, root)
+        floors = Floors(store, images, volumes, launcher, root / "containers")
         registry, mounting, limiter = Registry(), Mounting(floors), Limiter(cgroups)
         self._persistence = Persistence(floors)
         self._registry = registry

@@ -21,5 +21,5 @@ class Floors:
     images: Images
     volumes: Volumes
     launcher: Launcher
-    root: Path
-    """The state root."""
+    containers: Path
+    """The directory for what containers leave on disk."""

@@ -82,7 +82,7 @@ def inspect(container: Container, volumes: Volumes) -> dict[str, Any]:
         "ResolvConfPath": "",
         "HostnamePath": "",
         "HostsPath": "",
-        "LogPath": "" if container.ephemeral else str(container.directory / "log"),
+        "LogPath": "" if container.ephemeral else str(container.log_path),
         "Name": f"/{container.name}",
         "RestartCount": 0,
         "Driver": "overlay2",

@@ -27,7 +27,7 @@ class Persistence:
     def __init__(self, floors: Floors) -> None:
         self._rows = floors.store.database.containers
         self._store = floors.store
-        self._directory = floors.root / "containers"
+        self._directory = floors.containers
 
     def write(self, container: Container) -> None:
         """Write what is now. Raises NoSpace when the disk is full."""
@@ -78,7 +78,7 @@ class Persistence:
             image_config=image_config,
             mounts=tuple(_mount_point(row) for row in document["mounts"]),
             created=document["created"],
-            directory=self._directory / id,
+            home=self._directory,
             facts=facts,
         )
 
