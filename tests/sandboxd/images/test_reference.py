@@ -70,6 +70,9 @@ _tag = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,20}", fullmatch=True)
 def test_whatever_the_grammar_makes_is_parsed_and_printed_back(
     domain: str, components: list[str], tag: str, with_digest: bool
 ) -> None:
+    if not domain:
+        # With a dot it would be taken for a registry.
+        components = [components[0].replace(".", "_"), *components[1:]]
     text = "/".join([*([domain] if domain else []), *components])
     text += f":{tag}" if tag else ""
     text += f"@{DIGEST}" if with_digest else ""
