@@ -106,16 +106,18 @@ class Service:
         return sock
 
     def _start_and_connect(self) -> socket.socket:
+        from sandboxd.errors import SandboxError
+
         directory = _own_directory(self.socket_path.parent, "SANDBOX_HOST")
-        with _exclusive(directory / "start.lock"):
-            try:
-                return self._connect()  # another process has started it meanwhile
-            except _NOT_RUNNING:
-                _start(self.socket_path)
-            try:
+        try:
+            with _exclusive(directory / "start.lock"):
+                try:
+                    return self._connect()  # another process has started it meanwhile
+                except _NOT_RUNNING:
+                    _start(self.socket_path)
                 return self._connect()
-            except OSError as error:
-                raise _unavailable(self.socket_path, _cause(error)) from error
+        except OSError as error:
+            raise SandboxError.from_os(f"starting the service at {self.host}", error) from error
 
 
 def _own_directory(path: Path, variable: str) -> Path:

@@ -164,13 +164,12 @@ def inspect(names: tuple[str, ...], mounts: bool) -> None:
 
 def _inspect(client: Client, name: str) -> Any:
     """The first thing of this name, in Docker's order."""
-    from urllib.parse import quote
-
     from pytest_sandbox import NotFound
+    from pytest_sandbox.client.targets import image_part, path_part
 
-    one = quote(name, safe=":")
+    one = path_part(name, ":")
     paths = (
-        *(f"/containers/{one}/json", f"/images/{quote(name, safe='/:@')}/json"),
+        *(f"/containers/{one}/json", f"/images/{image_part(name)}/json"),
         *(f"/volumes/{one}", f"/sandbox/snapshots/{one}"),
     )
     for path in paths:

@@ -8,6 +8,7 @@ options     the keywords that a container may be made with, and the request they
 results     what calls return
 lease       the open connection that owns what was made
 streams     output frames, attached programs
+targets     paths and queries
 transport   requests over kept-alive connections
 connection  HTTP/1.1 on one unix socket
 

@@ -210,6 +210,12 @@ def _ulimits(value: Mapping[str, int | tuple[int, int]]) -> list[dict[str, Any]]
     return [{"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in pairs]
 
 
+def _nano_cpus(cpus: float) -> int:
+    if not 0 < cpus < float("inf"):
+        raise _bad_request(f"cpus {cpus}", "not a positive number")
+    return round(cpus * 1e9)
+
+
 def _hosts(value: Mapping[str, str]) -> list[str]:
     return [f"{name}:{address}" for name, address in value.items()]
 
@@ -234,7 +240,7 @@ _HOST_CONFIG: _Fields = {
     "memory": ("Memory", bytes_of),
     "shm_size": ("ShmSize", bytes_of),
     "pids_limit": ("PidsLimit", int),
-    "cpus": ("NanoCpus", lambda cpus: round(cpus * 1e9)),
+    "cpus": ("NanoCpus", _nano_cpus),
     "init": ("Init", bool),
     "cap_add": ("CapAdd", list),
     "cap_drop": ("CapDrop", list),

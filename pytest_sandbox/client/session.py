@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Self, Unpack
-from urllib.parse import quote, urlencode
 
 from pytest_sandbox.autostart import Service
 from pytest_sandbox.client import images
@@ -19,10 +18,9 @@ from pytest_sandbox.client.options import ContainerOptions, create_body
 from pytest_sandbox.client.results import RUN_CONTENT_TYPE, Image, RunResult
 from pytest_sandbox.client.snapshot import Claim, Recipe, Snapshot
 from pytest_sandbox.client.streams import Attachment, Feed
+from pytest_sandbox.client.targets import Query, image_part, path_part, with_query
 from pytest_sandbox.client.transport import Request, Stream, Transport
 from pytest_sandbox.client.volume import Volume
-
-Query = Mapping[str, Any]
 
 
 def connect(
@@ -105,7 +103,7 @@ class Client:
 
     def get_container(self, reference: str) -> Container:
         """The container with this name, id or unique beginning of an id. Or NoSuchContainer."""
-        found = self.call("GET", f"/containers/{quote(reference, safe='')}/json")
+        found = self.call("GET", f"/containers/{path_part(reference)}/json")
         return Container(self, found["Id"], found["Name"].lstrip("/"))
 
     # images
@@ -116,7 +114,7 @@ class Client:
 
     def image_inspect(self, name: str) -> dict[str, Any]:
         """Docker's JSON for an image. Raises NoSuchImage."""
-        found: dict[str, Any] = self.call("GET", f"/images/{quote(name, safe='/:@')}/json")
+        found: dict[str, Any] = self.call("GET", f"/images/{image_part(name)}/json")
         return found
 
     def image_import(
@@ -151,7 +149,7 @@ class Client:
 
     def image_tag(self, name: str, repository: str, tag: str = "latest") -> None:
         """Give an image another name."""
-        target = f"/images/{quote(name, safe='/:@')}/tag"
+        target = f"/images/{image_part(name)}/tag"
         self.call("POST", target, {"repo": repository, "tag": tag})
 
     def image_remove(self, name: str, force: bool = False) -> list[dict[str, str]]:
@@ -159,7 +157,7 @@ class Client:
 
         Conflict while containers use it.
         """
-        target = f"/images/{quote(name, safe='/:@')}"
+        target = f"/images/{image_part(name)}"
         removed: list[dict[str, str]] = self.call("DELETE", target, {"force": force})
         return removed
 
@@ -200,11 +198,11 @@ class Client:
 
     def get_volume(self, name: str) -> Volume:
         """The volume with this name. Raises NoSuchVolume."""
-        return Volume(self, self.call("GET", f"/volumes/{quote(name, safe='')}"))
+        return Volume(self, self.call("GET", f"/volumes/{path_part(name)}"))
 
     def volume_remove(self, name: str, force: bool = False) -> None:
         """Remove a volume. Conflict while a container uses it; `force` pardons absence."""
-        self.call("DELETE", f"/volumes/{quote(name, safe='')}", {"force": force})
+        self.call("DELETE", f"/volumes/{path_part(name)}", {"force": force})
 
     def volume_prune(self, all: bool = False) -> dict[str, Any]:
         """Remove unused anonymous volumes, with `all` named ones too: Docker's JSON about it."""
@@ -224,11 +222,11 @@ class Client:
 
     def snapshot_inspect(self, key: str) -> Snapshot:
         """The snapshot with this key. Raises NoSuchSnapshot."""
-        return Snapshot.from_wire(self.call("GET", f"/sandbox/snapshots/{quote(key, safe=':')}"))
+        return Snapshot.from_wire(self.call("GET", f"/sandbox/snapshots/{path_part(key, ':')}"))
 
     def snapshot_remove(self, key: str) -> None:
         """Remove a snapshot. Conflict while a volume starts from it."""
-        self.call("DELETE", f"/sandbox/snapshots/{quote(key, safe=':')}")
+        self.call("DELETE", f"/sandbox/snapshots/{path_part(key, ':')}")
 
     @contextmanager
     def claim(self, key: str) -> Iterator[Claim]:
@@ -242,15 +240,23 @@ class Client:
 
         Waits while somebody else builds it. The claim belongs to this client's lease.
         """
-        target = f"/sandbox/snapshots/{quote(key, safe=':')}/claim"
-        answer = self.call("POST", target, claim=True)
+        target = f"/sandbox/snapshots/{path_part(key, ':')}/claim"
+        answer = self.call("POST", target, needs_lease=True)
         found = answer["Snapshot"] if answer["State"] == "ready" else None
         claim = Claim(self, key, Snapshot.from_wire(found) if found else None)
         try:
             yield claim
         finally:
             if claim.snapshot is None:
-                self.call("DELETE", target, claim=True)
+                self._abandon(target)
+
+    def _abandon(self, claim: str) -> None:
+        from pytest_sandbox.errors import SandboxError
+
+        try:
+            self.call("DELETE", claim, needs_lease=True)
+        except SandboxError:
+            pass  # it went with its lease or with the service, and whoever waits has it
 
     # the service
 
@@ -310,47 +316,36 @@ class Client:
         body: object = None,
         *,
         leased: bool = False,
-        claim: bool = False,
+        needs_lease: bool = False,
         timeout: float | None = None,
     ) -> Any:
         """One call of the Engine API with JSON both ways; the decoded answer, None if it is empty.
 
         Parameters of `query` that are None are left out. `leased`: what the call makes goes with
-        this client's lease, if it has one; `claim`: the call is about something that needs a lease
-        in any case.
+        this client's lease, if it has one; `needs_lease`: the call is about something that belongs
+        to a lease in any case.
         """
         headers = {} if body is None else {"Content-Type": "application/json"}
-        if claim or (leased and self._leased):
+        if needs_lease or (leased and self._leased):
             headers[LEASE_HEADER] = self._lease.id
         data = b"" if body is None else json.dumps(body).encode()
         return self._transport.request(
-            Request(method, _target(path, query), data, headers, timeout)
+            Request(method, with_query(path, query), data, headers, timeout)
         ).json()
 
     def stream(self, method: str, path: str, query: Query | None = None) -> Stream:
         """A call whose answer comes bit by bit; the caller closes it."""
-        return self._transport.stream(Request(method, _target(path, query)))
+        return self._transport.stream(Request(method, with_query(path, query)))
 
     def attach(self, path: str, query: Query | None = None, body: object = None) -> Attachment:
         """A call that turns into a stream to a program; the caller closes it."""
         headers = {} if body is None else {"Content-Type": "application/json"}
         data = b"" if body is None else json.dumps(body).encode()
-        request = Request("POST", _target(path, query), data, headers)
+        request = Request("POST", with_query(path, query), data, headers)
         return Attachment(*self._transport.hijack(request))
 
     def _upload(self, path: str, query: Query, blocks: Iterator[bytes]) -> list[dict[str, Any]]:
         headers = {"Content-Type": "application/x-tar"}
-        request = Request("POST", _target(path, query), blocks, headers)
+        request = Request("POST", with_query(path, query), blocks, headers)
         with self._transport.stream(request) as answer:
             return images.progress_lines(answer)
-
-
-def _target(path: str, query: Query | None) -> str:
-    if not query:
-        return path
-    given = {key: _text(value) for key, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given, doseq=True)}" if given else path
-
-
-def _text(value: Any) -> Any:
-    return int(value) if isinstance(value, bool) else value

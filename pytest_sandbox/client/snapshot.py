@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox.client.options import arguments, environment_list, is_host_image, shown_paths
+from pytest_sandbox.client.targets import path_part
 from pytest_sandbox.client.volume import Volume
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class Claim:
         """Make the volume's content the snapshot; the volume is used up. Conflict if it is mounted
         or if the claim is not ours any more."""
         body = {"Volume": volume.name, "Spec": dict(spec or {})}
-        target = f"/sandbox/snapshots/{self.key}/seal"
-        self.snapshot = Snapshot.from_wire(self._client.call("POST", target, body=body, claim=True))
+        target = f"/sandbox/snapshots/{path_part(self.key, ':')}/seal"
+        self.snapshot = Snapshot.from_wire(
+            self._client.call("POST", target, body=body, needs_lease=True)
+        )
         return self.snapshot

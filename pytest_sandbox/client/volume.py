@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+
+from pytest_sandbox.client.targets import path_part
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.session import Client
@@ -27,7 +28,7 @@ class Volume:
 
     def inspect(self) -> dict[str, Any]:
         """Docker's JSON for the volume. Raises NoSuchVolume."""
-        found: dict[str, Any] = self._client.call("GET", f"/volumes/{quote(self.name, safe='')}")
+        found: dict[str, Any] = self._client.call("GET", f"/volumes/{path_part(self.name)}")
         return found
 
     def remove(self, force: bool = False) -> None:

@@ -163,6 +163,12 @@ def test_what_is_no_size(text: str) -> None:
         bytes_of(text)
 
 
+@pytest.mark.parametrize("cpus", [0, -1, float("nan"), float("inf")])
+def test_what_is_no_share_of_a_cpu(cpus: float) -> None:
+    with pytest.raises(BadRequest, match="cpus"):
+        host_config(cpus=cpus)
+
+
 @pytest.mark.parametrize("image", ["host", "host:latest"])
 def test_the_host_image_shows_this_interpreter(image: str) -> None:
     shown = create_body(image, None, {"show": ["/a", Path("b")]})["HostConfig"]["SandboxShow"]
