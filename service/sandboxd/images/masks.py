@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sandboxd.errors import NoSpace, SandboxError
+from sandboxd.images.ownership import OVERFLOW_ID
 from sandboxd.store import Store
 
 
@@ -73,11 +74,9 @@ def _repeat(place: Path, original: Path) -> None:
         return
     place.mkdir()
     status = os.lstat(original)
-    try:
-        os.chown(place, status.st_uid, status.st_gid)
-    except OSError:
-        # An owner outside the id map: the container's root has it then.
-        pass
+    # What the id map lacks shows as the overflow id: the container's root has it then.
+    uid, gid = (0 if owner == OVERFLOW_ID else owner for owner in (status.st_uid, status.st_gid))
+    os.chown(place, uid, gid)
     os.chmod(place, stat.S_IMODE(status.st_mode))
 
 

@@ -6,7 +6,8 @@ from typing import Final
 
 from sandboxd.linux.idmap import IdMap
 
-_NOBODY: Final = 65534
+OVERFLOW_ID: Final = 65534
+"""nobody, and what owners outside the id map look like: user_namespaces(7)."""
 _SET_ID: Final = 0o6000
 
 
@@ -22,10 +23,10 @@ class Ownership:
 
     def mode(self, mode: int, uid: int, gid: int) -> int:
         """`mode` without set-user-ID and set-group-ID where nobody stands in for the owner."""
-        stands_in = _NOBODY in self.placed(uid, gid) and self.placed(uid, gid) != (uid, gid)
+        stands_in = OVERFLOW_ID in self.placed(uid, gid) and self.placed(uid, gid) != (uid, gid)
         return mode & ~_SET_ID if stands_in else mode
 
     def _one(self, number: int) -> int:
         if number < self._size:
             return number
-        return _NOBODY if self._size > _NOBODY else 0
+        return OVERFLOW_ID if self._size > OVERFLOW_ID else 0

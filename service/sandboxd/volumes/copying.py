@@ -18,6 +18,8 @@ from sandboxd.volumes.union import OPAQUE, Stack, descended, entries, is_whiteou
 
 FICLONE: Final = 0x40049409
 """ioctl_ficlone(2), on x86 and ARM."""
+_OVERFLOW_ID: Final = 65534
+"""What owners outside the id map look like: user_namespaces(7)."""
 _DEPTH_MAX: Final = 400
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -32,18 +34,21 @@ _NO_SHARING: Final = (
 )
 
 
-def copy_tree(source: Stack, target: int, *, as_upper: bool = False) -> None:
+def copy_tree(
+    source: Stack, target: int, *, as_upper: bool = False, of_machine: bool = False
+) -> None:
     """Fill the empty directory `target` with what `source`, a merged directory, shows.
 
     `as_upper` copies an overlay's upper directory as it is, whiteouts and opaque marks included.
-    What this user may not read is left out.
+    `of_machine` says that the id map may lack the owners of the source: they become 0. What this
+    user may not read is left out.
     """
-    _Copy(target, as_upper).directory(source, target, "", 0)
+    _Copy(target, as_upper, of_machine).directory(source, target, "", 0)
 
 
 class _Copy:
-    def __init__(self, root: int, as_upper: bool) -> None:
-        self._root, self._as_upper = root, as_upper
+    def __init__(self, root: int, as_upper: bool, of_machine: bool) -> None:
+        self._root, self._as_upper, self._of_machine = root, as_upper, of_machine
         self._copied: dict[tuple[int, int], str] = {}
 
     def directory(self, source: Stack, target: int, prefix: str, depth: int) -> None:
@@ -89,10 +94,10 @@ class _Copy:
                 return False
         elif stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(name, dir_fd=parent), name, dir_fd=target)
-            _set_owner(status, name, target)
+            self._set_owner(status, name, target)
         elif stat.S_ISFIFO(status.st_mode):
             os.mkfifo(name, 0o600, dir_fd=target)
-            _set_owner(status, name, target)
+            self._set_owner(status, name, target)
             _chmod(target, name, status.st_mode)
         elif self._as_upper and is_whiteout(status):
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=target)
@@ -126,14 +131,24 @@ class _Copy:
 
     def _set(self, source: int, copy: int, status: os.stat_result) -> None:
         """Owner before mode: chown(2) clears set-id bits."""
-        try:
-            os.chown(copy, status.st_uid, status.st_gid)
-        except OSError:
-            os.chown(copy, 0, 0)
+        self._set_owner(status, copy)
         os.chmod(copy, stat.S_IMODE(status.st_mode))
         for key in os.listxattr(source):
             if self._keeps(key):
                 os.setxattr(copy, key, os.getxattr(source, key))
+
+    def _set_owner(
+        self, status: os.stat_result, place: str | int, parent: int | None = None
+    ) -> None:
+        """Of a descriptor, or of a name in the directory `parent`, which may be a link."""
+        ids = (status.st_uid, status.st_gid)
+        uid, gid = (0 if self._of_machine and owner == _OVERFLOW_ID else owner for owner in ids)
+        follow = parent is None
+        try:
+            os.chown(place, uid, gid, dir_fd=parent, follow_symlinks=follow)
+        except OSError:
+            # An owner that an earlier, wider id map had.
+            os.chown(place, 0, 0, dir_fd=parent, follow_symlinks=follow)
 
     def _keeps(self, key: str) -> bool:
         if key.startswith("user.overlay."):
@@ -158,13 +173,6 @@ def _copy_data(source: int, target: int, size: int) -> None:
         if not copied:
             return
         size -= copied
-
-
-def _set_owner(status: os.stat_result, name: str, target: int) -> None:
-    try:
-        os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
-    except OSError:
-        os.chown(name, 0, 0, dir_fd=target, follow_symlinks=False)
 
 
 def _chmod(parent: int, name: str, mode: int) -> None:

@@ -240,4 +240,4 @@ def _same(found: Volume, driver: str, snapshot: str | None) -> Volume:
 def _fill(target: int, lowers: Sequence[Path], path: str) -> None:
     with union.found(lowers, path) as source:
         if source is not None:
-            copy_tree(source, target)
+            copy_tree(source, target, of_machine=lowers[-1] == Path("/"))

@@ -159,6 +159,7 @@ def test_sockets_and_devices_stay_behind_and_holes_stay_holes(
 def test_what_the_user_may_not_read_is_left_out(volumes: OpenVolumes) -> None:
     with volumes() as (_, made):
         place = _filled(made, (Path("/"),), "/etc/ssl").mountpoint
+        assert {os.lstat(path).st_uid for path in place.rglob("*")} <= {0}
         names = set(os.listdir("/etc/ssl"))
         assert set(os.listdir(place)) <= names
         assert "private" not in os.listdir(place) or os.access("/etc/ssl/private", os.R_OK)
