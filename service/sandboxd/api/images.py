@@ -24,7 +24,7 @@ PRUNE_FILTERS = frozenset(("dangling", "label", "label!", "until"))
 async def list_(call: Call) -> web.StreamResponse:
     """GET /images/json?all&filters"""
     images = call.engine.images.list(call.query.filters(LIST_FILTERS))
-    return json_reply([_row(image) for image in images])
+    return json_reply([row(image) for image in images])
 
 
 async def inspect(call: Call) -> web.StreamResponse:
@@ -120,6 +120,22 @@ def in_use(call: Call) -> dict[str, list[str]]:
     return dict(users)
 
 
+def row(image: Image) -> dict[str, Any]:
+    """An image as an element of the list."""
+    return {
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": list(image.tags),
+        "RepoDigests": list(image.digests),
+        "Created": _unix(image.created),
+        "Size": image.size,
+        "SharedSize": -1,
+        "VirtualSize": image.size,
+        "Labels": _config(image).get("Labels"),
+        "Containers": -1,
+    }
+
+
 async def _import(call: Call) -> web.StreamResponse:
     query = call.query
     if query.text("fromSrc") != "-":
@@ -168,21 +184,6 @@ def _publish_removal(call: Call, image: Image, done: Sequence[Mapping[str, str]]
             if kind in entry and (kind == "Untagged" or entry[kind] == image.id):
                 attributes = {"name": entry[kind]}
                 call.engine.events.publish("image", action, image.id, attributes)
-
-
-def _row(image: Image) -> dict[str, Any]:
-    return {
-        "Id": image.id,
-        "ParentId": "",
-        "RepoTags": list(image.tags),
-        "RepoDigests": list(image.digests),
-        "Created": _unix(image.created),
-        "Size": image.size,
-        "SharedSize": -1,
-        "VirtualSize": image.size,
-        "Labels": _config(image).get("Labels"),
-        "Containers": -1,
-    }
 
 
 def _about(image: Image) -> dict[str, Any]:

@@ -80,6 +80,7 @@ ROUTES = (
     *(Route("GET", f"{path}/{{id}}", system.no_swarm) for path in _SWARM),
     Route("GET", "/plugins", system.no_plugins),
     Route("GET", "/plugins/{name+}/json", system.no_plugin),
+    Route("POST", "/build", system.no_build),
     Route("POST", "/build/prune", system.prune_build_cache),
     # the extension
     Route("POST", "/sandbox/run", extension.run),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 from aiohttp import web
 
 from sandboxd import __version__
+from sandboxd.api import images, volumes
 from sandboxd.api.call import Call
 from sandboxd.api.replies import API_VERSION, MIN_API_VERSION, json_reply, text_reply
-from sandboxd.errors import SandboxError, Unavailable
+from sandboxd.errors import CannotEnforce, NotFound, Unavailable
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 _DISK_USE_TYPES = ("container", "image", "volume", "build-cache")
@@ -85,15 +86,26 @@ async def info(call: Call) -> web.StreamResponse:
 
 
 async def disk_use(call: Call) -> web.StreamResponse:
-    """GET /system/df."""
-    engine = call.engine
-    wanted = call.query.texts("type") or list(_DISK_USE_TYPES)
+    """GET /system/df?type"""
+    wanted = call.query.texts("type") or _DISK_USE_TYPES
+    containers = call.engine.list(all=True, limit=-1, filters={}, size="container" in wanted)
     body: dict[str, Any] = {"LayersSize": 0, "BuilderSize": 0}
-    if "image" in wanted:
-        images = await asyncio.to_thread(engine.images.list, {})
-        body["LayersSize"] = sum(image.size for image in images)
     if "container" in wanted:
-        body["Containers"] = engine.list(all=True, limit=-1, filters={}, size=True)
+        body["Containers"] = containers
+    if "image" in wanted:
+        users = Counter(container["ImageID"] for container in containers)
+        rows = [images.row(image) for image in call.engine.images.list({})]
+        body["Images"] = [{**row, "Containers": users[row["Id"]]} for row in rows]
+        body["LayersSize"] = sum(row["Size"] for row in rows)
+    if "volume" in wanted:
+        mounts = Counter(mount.get("Name") for each in containers for mount in each["Mounts"])
+        rows = [volumes.about(volume) for volume in call.engine.list_volumes({})]
+        usage = ({"Size": -1, "RefCount": mounts[row["Name"]]} for row in rows)
+        body["Volumes"] = [
+            {**row, "UsageData": data} for row, data in zip(rows, usage, strict=True)
+        ]
+    if "build-cache" in wanted:
+        body["BuildCache"] = []
     return json_reply(body)
 
 
@@ -112,16 +124,18 @@ async def no_plugins(call: Call) -> web.StreamResponse:
 
 async def no_plugin(call: Call) -> web.StreamResponse:
     """GET /plugins/{name+}/json: `docker inspect` asks here last."""
-    raise _NoSuchPlugin(f"plugin {call.params['name']!r} not found")
+    raise NotFound(f"plugin {call.params['name']!r} not found")
+
+
+async def no_build(call: Call) -> web.StreamResponse:
+    """POST /build"""
+    mend = "docker build and docker save where there is a Docker, then docker load here"
+    raise CannotEnforce("images cannot be built", "a later version brings builds", mend)
 
 
 async def prune_build_cache(call: Call) -> web.StreamResponse:
     """POST /build/prune, which `docker system prune` calls: there is no cache yet."""
     return json_reply({"CachesDeleted": None, "SpaceReclaimed": 0})
-
-
-class _NoSuchPlugin(SandboxError):
-    status = 404
 
 
 def _security_options(idmap: str) -> list[str]:
