@@ -102,6 +102,8 @@ class Lifecycle:
     def _rootfs(self, container: Container) -> Rootfs:
         if not container.throwaway:
             os.makedirs(container.upper, 0o700, exist_ok=True)
+            # The kernel refuses a work directory that a volatile mount left.
+            self._floors.store.discard(container.upper / "w")
         return rootfs_of(container, self._floors.images)
 
     def _started(self, container: Container, program: Program) -> None:

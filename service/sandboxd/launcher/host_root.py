@@ -7,7 +7,7 @@ import stat
 from typing import Final, NamedTuple
 
 from sandboxd.launcher.spec import HostRoot
-from sandboxd.launcher.stage import Stage, attach, ensure_directory, ensure_directory_path
+from sandboxd.launcher.stage import VOLATILE, Stage, attach, ensure_directory, ensure_directory_path
 from sandboxd.linux import mount
 from sandboxd.linux.openat2 import open_beneath
 
@@ -53,7 +53,8 @@ class HostOverlay(NamedTuple):
         ensure_directory(stage.root, self.name, mode)
         target = f"{stage.root_path}/{self.name}"
         places = f"upperdir={upper}/{self.name},workdir={work}/{self.name}"
-        mount.mount("overlay", target, "overlay", 0, f"lowerdir={self.lower},{places},userxattr")
+        options = f"lowerdir={self.lower},{places},userxattr{VOLATILE if self.upper else ''}"
+        mount.mount("overlay", target, "overlay", 0, options)
 
     def describe(self) -> str:
         return f"overlay on /{self.name}: {self.lower}"

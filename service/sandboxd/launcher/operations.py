@@ -10,7 +10,7 @@ import stat
 from typing import Final, NamedTuple
 
 from sandboxd.launcher.spec import Mount
-from sandboxd.launcher.stage import Stage, attach, ensure_directory
+from sandboxd.launcher.stage import VOLATILE, Stage, attach, ensure_directory
 from sandboxd.linux import mount
 
 _OPTIONS_MAX: Final = 3800
@@ -28,10 +28,11 @@ class StackLayers(NamedTuple):
         upper, work = stage.writable(self.upper)
         lowers = ":".join(self.lowers)
         options = f"lowerdir={lowers},upperdir={upper},workdir={work},userxattr"
+        options += VOLATILE if self.upper else ""
         if len(os.fsencode(options)) < _OPTIONS_MAX and "\\" not in lowers:
             mount.mount("overlay", stage.root_path, "overlay", 0, options)
             return
-        fd = mount.overlay(self.lowers, upper, work)
+        fd = mount.overlay(self.lowers, upper, work, volatile=bool(self.upper))
         mount.move_mount(fd, stage.root_path)
         os.close(fd)
 

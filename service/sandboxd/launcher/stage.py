@@ -14,6 +14,10 @@ from sandboxd.linux import mount
 from sandboxd.linux.openat2 import make_directories, make_file
 
 _PARTS: Final = "/.sandbox"
+VOLATILE: Final = ",volatile"
+"""Linux 5.10, for upper directories on disk: without it the end of the container's mount namespace,
+and so its exit, waits until the whole file system is synced. It needs a fresh work directory each
+time (overlayfs documentation, "Volatile mount")."""
 
 
 class PathRefused(ValueError):
