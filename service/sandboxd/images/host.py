@@ -110,10 +110,10 @@ class HostImage:
 
     def _made(self, key: tuple[int, frozenset[str]]) -> _Plan:
         top = host_plan.plan(host_plan.root_entries(), key[1])
-        hidden = hidden_paths(self._own, privileged=self._privileged)
         empty = {f"/{name}" for name in top.empty}
-        mask = masks.build(self._store, hidden | empty)
-        return _Plan(key, top, frozenset(hidden), mask)
+        found = hidden_paths(self._own, privileged=self._privileged)
+        hidden = frozenset(path for path in found if not is_below(path, empty))
+        return _Plan(key, top, hidden, masks.build(self._store, hidden | empty))
 
     def _root(self, plan: _Plan, wanted: Sequence[str]) -> HostRoot:
         top, shown = plan.top, self._shown(plan, wanted)
