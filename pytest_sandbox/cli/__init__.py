@@ -1,45 +1,70 @@
 """`sandboxctl` (also installed as `pytest-sandbox`): the service from a shell.
 
-Commands and options are Docker's where Docker has them. Modules of the client are imported by the
-commands that need them, so that `sandboxctl --help` and `ps` start at once.
+Commands and options are Docker's where Docker has them. A command's module is imported when the
+command is used, and the modules of the client by the commands that need them, so that
+`sandboxctl --help` and `ps` start at once.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
-from pytest_sandbox.cli import containers, environment, images, running, service, volumes
+_COMMANDS = {
+    "run": ("running:run", "Run a command in a new container."),
+    "exec": ("running:exec_", "Run a command in a running container."),
+    "ps": ("containers:ps", "List containers."),
+    "logs": ("containers:logs", "Print what a container has written."),
+    "stop": ("containers:stop", "Ask containers to end, and kill them after a while."),
+    "kill": ("containers:kill", "Send a signal to containers."),
+    "wait": ("containers:wait", "Wait until containers have ended."),
+    "rm": ("containers:rm", "Remove containers."),
+    "rename": ("containers:rename", "Give a container another name."),
+    "inspect": ("containers:inspect", "Print containers, images, volumes or snapshots."),
+    "images": ("images:images", "List images."),
+    "image": ("images:image", "Make, list and remove images."),
+    "volume": ("volumes:volume", "Make, list and remove volumes."),
+    "snapshot": ("volumes:snapshot", "List and remove snapshots."),
+    "service": ("service:service", "Start, stop and look at the sandbox service."),
+    "doctor": ("service:doctor", "Say whether this machine can run containers."),
+    "env": ("environment:env", "Let Docker's clients in this shell use the service."),
+    "context": ("environment:context", "Register the service with the docker command."),
+    "version": ("service:version", "Print versions."),
+}
+"""Name: where the command is, and its line in the list of commands."""
 
-_COMMANDS = (
-    *(running.run, running.exec_, containers.ps, containers.logs, containers.stop),
-    *(containers.kill, containers.wait, containers.rm, containers.rename, containers.inspect),
-    *(images.images, images.image, volumes.volume, volumes.snapshot),
-    *(service.service, service.doctor, environment.env, environment.context, service.version),
-)
 _INTERRUPTED = 130
 
 
-class _InOrder(click.Group):
-    """A group that lists its commands as they were added."""
+class _Commands(click.Group):
+    """A group whose commands are imported one at a time."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        found = getattr(import_module(f"pytest_sandbox.cli.{module}"), attribute)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
 
-@click.group(cls=_InOrder)
+@click.command(cls=_Commands)
 def root() -> None:
     """Throwaway containers with pre-populated volumes, without Docker or root.
 
     The service starts by itself when a command needs it. Its socket: $SANDBOX_HOST, else
     $XDG_RUNTIME_DIR/sandboxd/docker.sock, else /tmp/sandboxd-UID/docker.sock.
     """
-
-
-for _command in _COMMANDS:
-    root.add_command(_command)
 
 
 def main() -> NoReturn:

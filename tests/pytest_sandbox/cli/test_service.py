@@ -123,3 +123,9 @@ def test_help_loads_nothing_of_the_client() -> None:
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["run", "exec", "ps", "image", "snapshot", "doctor", "env"])
+def test_every_command_explains_itself(fresh: Sandboxctl, command: str) -> None:
+    assert command in fresh.ok("--help")
+    assert f" {command} " in fresh.ok(command, "--help").splitlines()[0]
