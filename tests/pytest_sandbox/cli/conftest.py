@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -110,8 +109,3 @@ def sandboxctl(service: Service) -> Iterator[Sandboxctl]:
     """The command against the service that all tests share; nothing may be left in it."""
     yield Sandboxctl(service.environ)
     assert Sandboxctl(service.environ).ok("ps", "-aq") == ""
-
-
-def terminate(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
