@@ -18,7 +18,7 @@ from pytest_sandbox.client.volume import Volume
 if TYPE_CHECKING:
     from pytest_sandbox.errors import BadRequest
 
-VolumeMap = Mapping[Any, str | Volume]
+VolumeMap = Mapping[Any, str | Volume | Mapping[str, str]] | Sequence[str]
 """Keys are str, os.PathLike or Volume: Any, since Mapping is invariant in its keys."""
 
 
@@ -27,7 +27,9 @@ class ContainerOptions(TypedDict, total=False):
 
     volumes: VolumeMap
     """What is mounted where: an absolute host path, the name of a volume or a Volume, to its place
-    in the container, `"/data"` or `"/data:ro"`; or the place to a Volume: `{"/data": volume}`."""
+    in the container, `"/data"` or `"/data:ro"`; or the place to a Volume: `{"/data": volume}`.
+    docker-py's forms are understood too: `{"source": {"bind": "/data", "mode": "ro"}}` and
+    `["source:/data:ro"]`."""
     env: Mapping[str, str]
     """Environment on top of the image's."""
     workdir: str
@@ -150,10 +152,26 @@ def bytes_of(size: int | str) -> int:
 
 def mounts(volumes: VolumeMap) -> list[dict[str, Any]]:
     """HostConfig.Mounts for the keyword `volumes`. BadRequest for a place that is not absolute."""
+    if isinstance(volumes, str):
+        raise TypeError(f"volumes: a mapping or a sequence of strings, not one string: {volumes!r}")
+    if not isinstance(volumes, Mapping):
+        volumes = dict(_source_and_place(entry) for entry in volumes)
     return [_mount(source, target) for source, target in volumes.items()]
 
 
-def _mount(source: str | os.PathLike[str] | Volume, target: str | Volume) -> dict[str, Any]:
+def _source_and_place(entry: str) -> tuple[str, str]:
+    source, colon, place = entry.partition(":")
+    if not colon:
+        raise _bad_request(f"volume {entry!r}", "write it as source:/place or source:/place:ro")
+    return source, place
+
+
+def _mount(
+    source: str | os.PathLike[str] | Volume, target: str | Volume | Mapping[str, str]
+) -> dict[str, Any]:
+    if isinstance(target, Mapping):
+        mode = target.get("mode") or "rw"
+        return _mount(source, f"{target.get('bind', '')}:{mode}")
     if isinstance(target, Volume):
         if not isinstance(source, str):
             raise TypeError(f"volumes: a Volume is mounted at a path, not at {source!r}")

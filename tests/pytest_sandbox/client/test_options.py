@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,11 +100,13 @@ def test_every_keyword_has_its_place() -> None:
         ({VOLUME: "/data"}, "volume", "data", "/data", False),
         ({"/data": VOLUME}, "volume", "data", "/data", False),
         ({"/data:ro": VOLUME}, "volume", "data", "/data", True),
+        ({"/host": {"bind": "/data", "mode": "ro"}}, "bind", "/host", "/data", True),
+        ({"name": {"bind": "/data"}}, "volume", "name", "/data", False),
+        (["/host:/data:ro"], "bind", "/host", "/data", True),
+        (["name:/data"], "volume", "name", "/data", False),
     ],
 )
-def test_volumes(
-    volumes: Mapping[Any, Any], kind: str, source: str, target: str, read_only: bool
-) -> None:
+def test_volumes(volumes: Any, kind: str, source: str, target: str, read_only: bool) -> None:
     entry = {"Type": kind, "Source": source, "Target": target, "ReadOnly": read_only}
     assert host_config(volumes=volumes)["Mounts"] == [entry]
 
@@ -119,9 +120,11 @@ def test_volumes(
         {"a/b": "/data"},
         {"./b": "/data"},
         {"data": VOLUME},
+        {"/host": {"bind": "data"}},
+        ["/host"],
     ],
 )
-def test_volumes_that_make_no_sense(volumes: Mapping[Any, Any]) -> None:
+def test_volumes_that_make_no_sense(volumes: Any) -> None:
     with pytest.raises(BadRequest, match="volume"):
         host_config(volumes=volumes)
 
