@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import posixpath
@@ -18,6 +17,7 @@ from aiohttp import web
 from sandboxd.api.call import Call
 from sandboxd.api.container_root import opened_root
 from sandboxd.api.replies import FRAME_HEADERS, empty_reply, encoded
+from sandboxd.api.threads import in_thread
 from sandboxd.api.tree_archive import TreeArchive
 from sandboxd.api.tree_extraction import TreeExtraction
 from sandboxd.api.uploads import consume
@@ -34,12 +34,13 @@ _GO_DIRECTORY, _GO_SYMLINK = 1 << 31, 1 << 27
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A path inside a container: the descriptor of its parent, and its last component."""
+    """A file inside a container: the descriptor of its directory, its name and its stat."""
 
     parent: int
     name: str
     top: str
     """What the archive calls it."""
+    status: os.stat_result
 
 
 async def head(call: Call) -> web.StreamResponse:
@@ -55,7 +56,7 @@ async def get(call: Call) -> web.StreamResponse:
         headers = {STAT_HEADER: _described(place, call.query.text("path"))}
         response = await call.begin("application/x-tar", headers)
         pieces = iter(TreeArchive(place.parent, place.name, place.top))
-        while block := await asyncio.to_thread(_block_of, pieces):
+        while block := await in_thread(lambda: _block_of(pieces)):
             await response.write(block)
     return response
 
@@ -78,30 +79,37 @@ async def put(call: Call) -> web.StreamResponse:
     return empty_reply(200)
 
 
+def split(path: str) -> tuple[str, str, str]:
+    """The directory to open, the name to look at in it, and what an archive calls that.
+
+    The last component is not followed if it is a link, unless `/` or `/.` stands behind it.
+    """
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    name = posixpath.basename(clean)
+    if not name or path.endswith("/."):
+        return clean, ".", "."
+    if path.endswith("/"):
+        return clean, ".", name
+    return posixpath.dirname(clean), name, name
+
+
 @asynccontextmanager
 async def _place(call: Call) -> AsyncIterator[Place]:
-    """The query's path. Its last component is not followed, unless `/` or `/.` stands behind it."""
+    """What the query's path names. Raises NotFound when there is nothing."""
     path = _path(call)
     container = call.engine.find(call.params["id"])
+    missing = NotFound(f"Could not find the file {path} in container {call.params['id']}")
+    above, name, top = split(path)
     async with opened_root(call.engine, container, path) as root:
-        clean = posixpath.normpath("/" + path.lstrip("/"))
-        name, above = posixpath.basename(clean), posixpath.dirname(clean)
-        if not name or path.endswith(("/", "/.")):
-            above, inner, top = clean, ".", name or "/"
-            top = "." if path.endswith("/.") else top
-        else:
-            inner = top = name
-        missing = NotFound(f"Could not find the file {path} in container {call.params['id']}")
         try:
             parent = open_beneath(root, above, os.O_PATH | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             raise missing from None
         try:
-            try:
-                os.stat(inner, dir_fd=parent, follow_symlinks=False)
-            except FileNotFoundError:
-                raise missing from None
-            yield Place(parent, inner, top.lstrip("/") or ".")
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            yield Place(parent, name, top, status)
+        except FileNotFoundError:
+            raise missing from None
         finally:
             os.close(parent)
 
@@ -135,8 +143,7 @@ def _check_directory(root: int, path: str, container: str) -> None:
 
 def _described(place: Place, path: str) -> str:
     """The path's stat as base64 of JSON."""
-    status = os.stat(place.name, dir_fd=place.parent, follow_symlinks=False)
-    target = ""
+    status, target = place.status, ""
     if stat.S_ISLNK(status.st_mode):
         link = os.readlink(place.name, dir_fd=place.parent)
         target = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), link))

@@ -9,6 +9,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from aiohttp import ClientPayloadError, web
 
+from sandboxd.api.threads import in_thread
 from sandboxd.errors import BadRequest
 
 T = TypeVar("T")
@@ -52,9 +53,4 @@ async def consume(request: web.BaseRequest, read: Callable[[BinaryIO], T]) -> T:
     When the client leaves, `read` meets an error at its next read, cleans up and is waited for.
     """
     with io.BufferedReader(Upload(request), 1 << 20) as body:
-        work = asyncio.ensure_future(asyncio.to_thread(read, cast(BinaryIO, body)))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])
-            raise
+        return await in_thread(lambda: read(cast(BinaryIO, body)))

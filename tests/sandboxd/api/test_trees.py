@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sandboxd.api.archive import split
 from sandboxd.api.tree_archive import TreeArchive
 from sandboxd.api.tree_extraction import TreeExtraction
 from sandboxd.errors import BadRequest, SandboxError
@@ -214,3 +215,19 @@ def test_a_link_is_archived_as_a_link(root: Path, outside: Path) -> None:
     finally:
         os.close(fd)
     assert only.issym()
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("/etc/passwd", ("/etc", "passwd", "passwd")),
+        ("etc/passwd", ("/etc", "passwd", "passwd")),
+        ("/etc", ("/", "etc", "etc")),
+        ("/etc/", ("/etc", ".", "etc")),
+        ("/etc/.", ("/etc", ".", ".")),
+        ("/", ("/", ".", ".")),
+        ("//x/../../y", ("/", "y", "y")),
+    ],
+)
+def test_the_parts_of_a_path(path: str, parts: tuple[str, str, str]) -> None:
+    assert split(path) == parts
