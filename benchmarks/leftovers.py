@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ def count(service: Service) -> Holdings:
         processes=len(pids),
         mounts=sum(_lines(pid, "mountinfo") for pid in mount_tables.values())
         + _lines(os.getpid(), "mountinfo"),
-        cgroups=_directories(Path("/sys/fs/cgroup")),
+        cgroups=_cgroups(service.root),
         directories=_directories(service.root) + _directories(service.socket.parent),
         descriptors=sum(_entries(pid, "fd") for pid in pids),
     )
@@ -92,6 +93,12 @@ def _entries(pid: int, name: str) -> int:
         return len(os.listdir(f"/proc/{pid}/{name}"))
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def _cgroups(root: Path) -> int:
+    """Groups in the subtree that a service names after its state directory."""
+    subtree = f"/sandboxd-{zlib.crc32(bytes(root)):08x}"
+    return sum(subtree in path for path, _, _ in os.walk("/sys/fs/cgroup"))
 
 
 def _directories(base: Path) -> int:
