@@ -109,8 +109,13 @@ class Container:
 
     @property
     def upper(self) -> Path:
-        """Where its writes go, unless it is throwaway."""
+        """Where its writes go, if they are kept."""
         return self.directory / "upper"
+
+    @property
+    def keeps_writes(self) -> bool:
+        """Whether writes to its root are kept for the next start; a read-only one has none."""
+        return not (self.throwaway or self.settings.host.readonly_rootfs)
 
     @property
     def attributes(self) -> dict[str, str]:

@@ -100,7 +100,7 @@ class Lifecycle:
         return program
 
     def _rootfs(self, container: Container) -> Rootfs:
-        if not container.throwaway:
+        if container.keeps_writes:
             os.makedirs(container.upper, 0o700, exist_ok=True)
             # The kernel refuses a work directory that a volatile mount left.
             self._floors.store.discard(container.upper / "w")
