@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING, Final
 
 from sandboxd.engine.configuration import merged_environment
@@ -13,21 +14,31 @@ from sandboxd.launcher.spec import ContainerSpec, Mount, Process, Rootfs
 
 if TYPE_CHECKING:
     from sandboxd.images import Images
+    from sandboxd.linux.idmap import IdMap
 
+Rlimit = tuple[str, int, int]
+"""Name, soft and hard limit."""
+
+_PROCESSES: Final = 2048
 _PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOCALHOST: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _NO_DNS: Final = "# no network, no name server\n"
 
 
 def container_spec(
-    container: Container, rootfs: Rootfs, mounts: tuple[Mount, ...], cgroups: tuple[str, ...] = ()
+    container: Container,
+    rootfs: Rootfs,
+    mounts: tuple[Mount, ...],
+    *,
+    cgroups: tuple[str, ...] = (),
+    rlimits: tuple[Rlimit, ...] = (),
 ) -> ContainerSpec:
-    """What the launcher is asked to start for `container`."""
+    """What the launcher is asked to start for `container`; `rlimits` where it sets none itself."""
     settings, host = container.settings, container.settings.host
     return ContainerSpec(
         id=container.id,
         hostname=container.hostname,
-        process=first_process(container),
+        process=first_process(container, rlimits),
         rootfs=rootfs,
         mounts=mounts,
         domainname=settings.domainname,
@@ -44,7 +55,7 @@ def rootfs_of(container: Container, images: Images) -> Rootfs:
     host = container.settings.host
     return images.rootfs(
         images.get(container.image),
-        upper=None if container.throwaway else str(container.upper),
+        upper=str(container.upper) if container.keeps_writes else None,
         readonly=host.readonly_rootfs,
         show=host.show,
     )
@@ -66,10 +77,24 @@ def mount_plan(container: Container, images: Images) -> list[str]:
     return [operation.describe() for operation in plan(spec)]
 
 
-def first_process(container: Container) -> Process:
+def default_rlimits(ids: IdMap) -> tuple[Rlimit, ...]:
+    """A fork bomb ends at 2048 processes (of each user of the container), as with podman.
+
+    Since Linux 5.14 RLIMIT_NPROC counts within a user namespace: user_namespaces(7). It does not
+    bind the machine's own root, whose containers need a limit by cgroup.
+    """
+    if ids.kind == "root":
+        return ()
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    most = _PROCESSES if hard == resource.RLIM_INFINITY else min(_PROCESSES, hard)
+    return (("nproc", most, most),)
+
+
+def first_process(container: Container, rlimits: tuple[Rlimit, ...]) -> Process:
     """The container's command."""
     settings, host = container.settings, container.settings.host
     rows, cols = host.console_size
+    own = {name for name, _, _ in host.rlimits}
     return Process(
         args=settings.args,
         env=environment(container, tty=settings.tty),
@@ -82,7 +107,7 @@ def first_process(container: Container) -> Process:
         capabilities=DEFAULT_CAPABILITIES if host.capabilities is None else host.capabilities,
         seccomp=host.seccomp,
         no_new_privs=host.no_new_privs,
-        rlimits=host.rlimits,
+        rlimits=host.rlimits + tuple(each for each in rlimits if each[0] not in own),
         init=host.init,
         oom_score_adj=host.oom_score_adj,
     )

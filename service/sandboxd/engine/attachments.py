@@ -26,8 +26,8 @@ class Outlet:
         """Whether some client is so far behind that the program should wait."""
         return any(attachment.full for attachment in self._attachments)
 
-    def on_space(self, resume: Callable[[], None]) -> None:
-        """Call `resume` each time that the outlet stops being full."""
+    def on_space(self, resume: Callable[[], None] | None) -> None:
+        """Call `resume` each time that the outlet stops being full; None: nobody any more."""
         self._resume = resume
 
     def put(self, stream: int, data: bytes) -> None:

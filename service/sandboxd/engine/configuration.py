@@ -20,7 +20,7 @@ from sandboxd.engine.signals import signal_number
 from sandboxd.errors import BadRequest
 
 _PORT: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
-_HOSTNAME: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9])?")
+_HOSTNAME: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9])?", re.ASCII)
 _NANOSECONDS: Final = 1_000_000_000
 
 
@@ -40,7 +40,7 @@ def parse(body: Mapping[str, Any], image: Mapping[str, Any]) -> Settings:
         command=command,
         env=merged_environment(defaults.texts("Env"), fields.texts("Env")),
         hostname=_hostname(fields.text("Hostname")),
-        domainname=fields.text("Domainname"),
+        domainname=_hostname(fields.text("Domainname")),
         user=fields.text("User") or defaults.text("User"),
         working_dir=_working_dir(fields.text("WorkingDir") or defaults.text("WorkingDir")),
         tty=fields.flag("Tty"),

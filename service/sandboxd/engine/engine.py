@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sandboxd.engine.assembly import mount_plan
+from sandboxd.engine.assembly import default_rlimits, mount_plan
 from sandboxd.engine.attachments import Attachment
 from sandboxd.engine.claims import Claims
 from sandboxd.engine.container import Container
@@ -68,12 +68,14 @@ class Engine:
         self.events = Events()
         self.runtime_dir = runtime_dir
         self._launcher, self._idmap, self._root = launcher, idmap, root
-        floors = Floors(store, images, volumes, launcher, root / "containers")
+        floors = Floors(
+            store, images, volumes, launcher, default_rlimits(idmap), root / "containers"
+        )
         registry, mounting, limiter = Registry(), Mounting(floors), Limiter(cgroups)
         self._persistence = Persistence(floors)
         self._registry = registry
         self._limiter = limiter
-        self._execs = Execs(launcher, self.events)
+        self._execs = Execs(floors, self.events)
         self._lifecycle = Lifecycle(
             floors, registry, mounting, limiter, self._persistence, self.events, self._execs
         )

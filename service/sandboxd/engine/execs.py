@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from sandboxd.engine.assembly import environment, first_process
+from sandboxd.engine.assembly import Rlimit, environment, first_process
 from sandboxd.engine.attachments import Attachment, Outlet
 from sandboxd.engine.container import Container
 from sandboxd.engine.events import Events
 from sandboxd.engine.fields import Fields
+from sandboxd.engine.floors import Floors
 from sandboxd.engine.hostconfig import console_size
 from sandboxd.engine.names import new_id
 from sandboxd.engine.program import Program
@@ -27,7 +28,7 @@ from sandboxd.errors import (
     SandboxError,
     StartFailed,
 )
-from sandboxd.launcher.client import Launcher, Running
+from sandboxd.launcher.client import Running
 from sandboxd.launcher.spec import Process
 
 log = logging.getLogger("sandboxd.engine")
@@ -86,8 +87,8 @@ class Exec:
 class Execs:
     """The execs of all containers."""
 
-    def __init__(self, launcher: Launcher, events: Events) -> None:
-        self._launcher = launcher
+    def __init__(self, floors: Floors, events: Events) -> None:
+        self._floors = floors
         self._events = events
         self._known: dict[str, Exec] = {}
         self._ended: deque[str] = deque()
@@ -97,7 +98,7 @@ class Execs:
         """Its id. Raises Conflict unless the container runs, BadRequest without a command."""
         if not container.running:
             raise Conflict(f"container {container.id} is not running")
-        made = _exec(container, Fields(body))
+        made = _exec(container, Fields(body), self._floors.rlimits)
         self._known[made.id] = made
         container.execs.add(made.id)
         self._publish(made, f"exec_create: {' '.join(made.process.args)}")
@@ -159,7 +160,7 @@ class Execs:
         cgroups = enclosure.directories if enclosure else ()
 
         async def launch(stdio: tuple[int, int, int]) -> Running:
-            return await self._launcher.exec(target.running, exec_.process, stdio, cgroups)
+            return await self._floors.launcher.exec(target.running, exec_.process, stdio, cgroups)
 
         return await Program.start(
             launch,
@@ -225,7 +226,7 @@ class Execs:
         )
 
 
-def _exec(container: Container, fields: Fields) -> Exec:
+def _exec(container: Container, fields: Fields, rlimits: tuple[Rlimit, ...]) -> Exec:
     args = fields.command("Cmd")
     if not args:
         raise BadRequest("No exec command specified")
@@ -233,7 +234,7 @@ def _exec(container: Container, fields: Fields) -> Exec:
         raise CannotEnforce("Privileged=True", "an exec never gets more than its container has")
     tty = fields.flag("Tty")
     rows, cols = console_size(fields.get("ConsoleSize"), "ConsoleSize")
-    first = first_process(container)
+    first = first_process(container, rlimits)
     process = first._replace(
         args=args,
         env=environment(container, tty=tty, added=fields.texts("Env")),

@@ -48,9 +48,7 @@ class Fields:
             return default
         if not isinstance(value, str):
             raise _wrong_type(self._where + name, "a string", value)
-        if "\0" in value:
-            raise BadRequest("invalid JSON", f"{self._where}{name} holds a NUL character")
-        return value
+        return self._sound(name, value)
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self._raw.get(name)
@@ -77,9 +75,7 @@ class Fields:
             return ()
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise _wrong_type(self._where + name, "a list of strings", value)
-        if any("\0" in item for item in value):
-            raise BadRequest("invalid JSON", f"{self._where}{name} holds a NUL character")
-        return tuple(value)
+        return tuple(self._sound(name, item) for item in value)
 
     def command(self, name: str) -> tuple[str, ...]:
         """A list of arguments, or one string that stands for a list of one."""
@@ -95,6 +91,8 @@ class Fields:
             return _NOTHING
         if not isinstance(value, Mapping):
             raise _wrong_type(self._where + name, "an object", value)
+        for key in value:
+            self._sound(name, key)
         return value
 
     def labels(self, name: str) -> dict[str, str]:
@@ -108,7 +106,19 @@ class Fields:
             isinstance(text, str) for pair in value.items() for text in pair
         ):
             raise _wrong_type(self._where + name, "an object of strings", value)
-        return dict(value)
+        return {self._sound(name, key): self._sound(name, text) for key, text in value.items()}
+
+    def _sound(self, name: str, text: str) -> str:
+        """What the kernel can take: no NUL, and no half a surrogate pair, which JSON can hold."""
+        if "\0" in text:
+            raise BadRequest("invalid JSON", f"{self._where}{name} holds a NUL character")
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                why = f"{self._where}{name} is no text in UTF-8"
+                raise BadRequest("invalid JSON", why) from None
+        return text
 
     def object(self, name: str) -> Fields:
         return Fields(self._raw.get(name), self._where + name)

@@ -21,5 +21,7 @@ class Floors:
     images: Images
     volumes: Volumes
     launcher: Launcher
+    rlimits: tuple[tuple[str, int, int], ...]
+    """Limits of every container that sets none of the same name: (name, soft, hard)."""
     containers: Path
     """The directory for what containers leave on disk."""

@@ -39,8 +39,8 @@ def parse_host(host: Fields) -> HostSettings:
         group_add=host.texts("GroupAdd"),
         extra_hosts=tuple(_extra_host(entry) for entry in host.texts("ExtraHosts")),
         dns=tuple(_address(server) for server in host.texts("Dns")),
-        dns_options=host.texts("DnsOptions"),
-        dns_search=host.texts("DnsSearch"),
+        dns_options=_words(host.texts("DnsOptions")),
+        dns_search=_words(host.texts("DnsSearch")),
         shm_size=_shm_size(host.integer("ShmSize")),
         sysctls=_sysctls(host.labels("Sysctls")),
         rlimits=tuple(_ulimit(entry) for entry in host.objects("Ulimits")),
@@ -96,11 +96,19 @@ def _capability_names(names: tuple[str, ...], field: str) -> set[str]:
 def _extra_host(entry: str) -> tuple[str, str]:
     """`name:address` or `name=address`; an IPv6 address may stand in brackets."""
     name, separator, address = entry.partition("=") if "=" in entry else entry.partition(":")
-    if not name or not separator:
+    if not separator or len(name.split()) != 1:
         raise BadRequest(f"bad format for add-host: {entry!r}")
     if address == "host-gateway":
         raise CannotEnforce(f"ExtraHosts {entry!r}", "there is no network to the host")
     return name, _address(address.removeprefix("[").removesuffix("]"))
+
+
+def _words(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Entries of resolv.conf(5), where white space separates."""
+    for entry in entries:
+        if len(entry.split()) != 1:
+            raise BadRequest(f"invalid DNS option or domain: {entry!r}")
+    return entries
 
 
 def _address(text: str) -> str:

@@ -85,7 +85,11 @@ class Lifecycle:
         try:
             with self._mounting.opened(container.mounts) as mounts:
                 spec = container_spec(
-                    container, self._rootfs(container), mounts, enclosure.directories
+                    container,
+                    self._rootfs(container),
+                    mounts,
+                    cgroups=enclosure.directories,
+                    rlimits=floors.rlimits,
                 )
                 program = await Program.start(
                     partial(floors.launcher.start, spec),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection
+from functools import cached_property
 from pathlib import Path
 
 from sandboxd.engine.clock import rfc3339
@@ -20,11 +21,17 @@ class Log:
     def __init__(
         self, directory: Path, path: Path | None = None, *, limit: int = LIMIT, memory: int = MEMORY
     ) -> None:
-        self._records = Records(directory, path, limit=limit, memory=memory)
-        self._limit = limit
+        self._place = (directory, path)
+        self._limit, self._memory = limit, memory
         self._live = False
         self._unwritten = 0
         self._growing: set[asyncio.Future[None]] = set()
+
+    @cached_property
+    def _records(self) -> Records:
+        """Opened at first use: most logs of an earlier service are never read again."""
+        directory, path = self._place
+        return Records(directory, path, limit=self._limit, memory=self._memory)
 
     @property
     def position(self) -> int:
@@ -47,7 +54,8 @@ class Log:
 
     def close(self) -> None:
         self.end()
-        self._records.close()
+        if "_records" in self.__dict__:
+            self._records.close()
 
     def append(self, stream: int, data: bytes) -> None:
         """Record output of `stream`. A full disk costs the record, never the container."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -179,8 +180,9 @@ class Records:
 
     def _fresh_file(self, rotating: bool = False) -> _File:
         if self._path is None:
-            flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-            return _File(os.open(self._directory, flags, 0o600))
+            # O_TMPFILE where the file system has it: open(2). Else a name that goes at once.
+            with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
+                return _File(os.dup(file.fileno()))
         if rotating:
             os.replace(self._path, _older_path(self._path))
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC

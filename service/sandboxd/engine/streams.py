@@ -110,6 +110,7 @@ class Output:
         self.drained()
         for fd in list(self._open):
             self._close(fd)
+        self._outlet.on_space(None)
 
     async def finish_within(self, patience: float) -> None:
         """Wait until the last writer has closed its end, but `patience` seconds at most."""

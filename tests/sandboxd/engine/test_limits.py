@@ -83,3 +83,16 @@ def _groups(b: Any) -> tuple[str, ...]:
     """The cgroups that are there now for containers."""
     directories = set(b.engine._limiter._subtree.controllers.values())
     return tuple(entry.name for each in directories for entry in os.scandir(each) if entry.is_dir())
+
+
+@pytest.mark.needs_userns
+@pytest.mark.needs_busybox
+@pytest.mark.needs_ordinary_user
+def test_an_ordinary_users_containers_have_a_limit_on_processes_anyway(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        usual = (await b.sh("ulimit -u")).stdout
+        own = {"Ulimits": [{"Name": "nproc", "Soft": 30, "Hard": 30}]}
+        chosen = await b.sh("for i in $(seq 40); do sleep 9 & done", HostConfig=own)
+        return usual, b"can't fork" in chosen.stderr, (await b.sh("echo fine")).stdout
+
+    assert bench(scenario) == (b"2048\n", True, b"fine\n")

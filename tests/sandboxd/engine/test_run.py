@@ -116,6 +116,26 @@ def test_what_cannot_be_executed(bench: Run, command: list[str], code: int) -> N
     assert rows == []
 
 
+def test_arguments_that_the_kernel_finds_too_long(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        big = await b.engine.run(
+            {"Image": "busybox", "Cmd": ["sh", "-c", "echo $#", "x", *["y" * 9] * 9000]}
+        )
+        with pytest.raises(StartFailed, match="too long"):
+            await b.engine.run({"Image": "busybox", "Cmd": ["echo", "x" * (1 << 20)]})
+        return big.stdout, b.engine.list(all=True, filters={})
+
+    assert bench(scenario) == (b"9000\n", [])
+
+
+def test_text_of_any_language(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        result = await b.sh("echo $1; echo $A; pwd", Env=["A=ü"], WorkingDir="/täst")
+        return result.stdout.decode()
+
+    assert bench(scenario) == "\nü\n/täst\n"
+
+
 def test_refusals_leave_nothing(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         kinds = []
