@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -27,6 +28,7 @@ class Sandboxctl:
     """The command against one service."""
 
     environ: Mapping[str, str]
+    terminals: list[Terminal] = field(default_factory=list)
 
     def __call__(self, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run to the end, without a terminal."""
@@ -56,9 +58,9 @@ class Sandboxctl:
                 os.execve(sys.executable, self.command(*args), dict(self.environ))
             finally:
                 os._exit(127)
-        terminal = Terminal(pid, fd)
-        terminal.resize(rows, columns)
-        return terminal
+        self.terminals.append(Terminal(pid, fd))
+        self.terminals[-1].resize(rows, columns)
+        return self.terminals[-1]
 
     def command(self, *args: str) -> list[str]:
         return [sys.executable, "-c", _MAIN, *args]
@@ -70,7 +72,8 @@ class Terminal:
 
     pid: int
     fd: int
-    seen: bytes = field(default=b"")
+    seen: bytes = b""
+    ended: bool = False
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -91,6 +94,7 @@ class Terminal:
         while block := self._read():
             self.seen += block
         os.close(self.fd)
+        self.ended = True
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def echoes(self) -> bool:
@@ -107,5 +111,10 @@ class Terminal:
 @pytest.fixture
 def sandboxctl(service: Service) -> Iterator[Sandboxctl]:
     """The command against the service that all tests share; nothing may be left in it."""
-    yield Sandboxctl(service.environ)
-    assert Sandboxctl(service.environ).ok("ps", "-aq") == ""
+    sandboxctl = Sandboxctl(service.environ)
+    yield sandboxctl
+    for terminal in sandboxctl.terminals:
+        if not terminal.ended:
+            os.kill(terminal.pid, signal.SIGKILL)
+            terminal.wait()
+    assert sandboxctl.ok("ps", "-aq") == ""

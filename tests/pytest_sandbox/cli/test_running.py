@@ -164,7 +164,7 @@ def test_a_terminal_of_the_same_size(sandboxctl: Sandboxctl, busybox: str) -> No
 
 
 def test_keys_go_to_the_terminal_of_the_command(sandboxctl: Sandboxctl, busybox: str) -> None:
-    script = "trap 'echo interrupted' INT; echo up; cat; echo after"
+    script = "trap 'echo interrupted' INT; sh -c 'echo up; exec cat'; echo after"
     terminal = sandboxctl.on_terminal("run", "--rm", "-it", busybox, "sh", "-c", script)
     terminal.expect("up")
     terminal.type("\x03")
