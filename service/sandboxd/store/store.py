@@ -136,10 +136,10 @@ class Store:
         self.snapshots.save_usage()
         return self._collector.collect(in_use, unused_for)
 
-    def close(self) -> None:
-        """Finish deletions and close the database."""
+    def close(self, patience: float = 5.0) -> None:
+        """Finish deletions, for so many seconds at most, and close the database."""
         self.snapshots.save_usage()
-        self._worker.close()
+        self._worker.close(patience)
         for trash in self._trashes:
             trash.close()
         self.database.close()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import queue
 import stat
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,14 +30,21 @@ class Worker:
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._deadline = math.inf
         self._thread = threading.Thread(target=self._work, name="trash", daemon=True)
         self._thread.start()
 
     def put(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)
 
-    def close(self) -> None:
-        """Finish all deletions, then end the thread."""
+    @property
+    def is_over(self) -> bool:
+        """Whether deletions should stop where they are."""
+        return time.monotonic() > self._deadline
+
+    def close(self, patience: float) -> None:
+        """End the thread when all is deleted, or after `patience` seconds; the rest waits."""
+        self._deadline = time.monotonic() + patience
         self._jobs.put(None)
         self._thread.join()
 
@@ -91,7 +100,7 @@ class Trash:
 
     def _delete(self, name: str) -> None:
         waiting = [name]
-        while waiting:
+        while waiting and not self._worker.is_over:
             waiting += self._delete_one(waiting.pop())
 
     def _delete_one(self, name: str) -> list[str]:
@@ -102,7 +111,11 @@ class Trash:
             return []
         fd = self._open_writable(name)
         try:
-            moved = [each for child in os.listdir(fd) for each in self._remove_child(fd, child)]
+            moved = []
+            for child in os.listdir(fd):
+                if self._worker.is_over:
+                    return []
+                moved += self._remove_child(fd, child)
         finally:
             os.close(fd)
         os.rmdir(name, dir_fd=self._fd)

@@ -80,7 +80,7 @@ def test_a_seal_that_was_killed_left_all_or_nothing(tmp_path: Path, step: int) -
     sealed = store.snapshots.get(KEY)
     assert sealed is not None
     assert (sealed.layers[0] / "dir/file").read_text() == "content"
-    store.close()
+    store.close(patience=100)
     assert os.listdir(root / "trash") == []
 
 

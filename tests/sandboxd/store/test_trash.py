@@ -12,7 +12,7 @@ from sandboxd.store import Store
 
 
 def _closed(store: Store) -> list[str]:
-    store.close()
+    store.close(patience=100)
     return os.listdir(store.root / "trash")
 
 
@@ -78,6 +78,18 @@ def test_files_of_other_users_of_the_map_are_deleted(tmp_path: Path) -> None:
         os.chown(path, 70, 70)
     store.discard(tree)
     assert _closed(store) == []
+
+
+def test_impatience_leaves_the_rest_to_the_next_start(tmp_path: Path) -> None:
+    store = Store(tmp_path / "root", idmap.choose())
+    tree = store.root / "volumes/tree"
+    tree.mkdir()
+    for number in range(200):
+        (tree / f"{number}").touch()
+    store.discard(tree)
+    store.close(patience=0)
+    assert not tree.exists()
+    assert _closed(Store(store.root, idmap.choose())) == []
 
 
 def test_what_a_crash_left_in_the_trash_is_deleted_at_the_next_start(tmp_path: Path) -> None:
