@@ -42,7 +42,8 @@ async def serve(
     loop = asyncio.get_running_loop()
     server = web.Server(App(surface), handler_cancellation=True)
     with Hangups(loop) as hangups:
-        listener = await loop.create_unix_server(
+        # Not create_unix_server: since Python 3.13 it removes the socket's file, systemd's too.
+        listener = await loop.create_server(
             lambda: Connection(server, hangups), sock=sock, backlog=_BACKLOG
         )
         try:

@@ -120,6 +120,14 @@ async def test_stopping_ends_idle_connections_at_once(wire: Wire, stop: asyncio.
     assert await reader.read() == b""
 
 
+async def test_stopping_leaves_the_sockets_file(wire: Wire, stop: asyncio.Event) -> None:
+    # Under systemd it is not ours, and the next connection is to start the service again.
+    reader, _ = await wire.open()
+    stop.set()
+    await reader.read()
+    assert wire.path.is_socket()
+
+
 async def test_stopping_ends_streams_and_leases_at_once(
     wire: Wire, engine: ScriptedEngine, stop: asyncio.Event
 ) -> None:
