@@ -122,9 +122,11 @@ async def test_stopping_ends_idle_connections_at_once(wire: Wire, stop: asyncio.
 
 async def test_stopping_leaves_the_sockets_file(wire: Wire, stop: asyncio.Event) -> None:
     # Under systemd it is not ours, and the next connection is to start the service again.
-    reader, _ = await wire.open()
+    reader, writer = await wire.open()
+    writer.write(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\nOK")
     stop.set()
-    await reader.read()
+    assert await reader.read() == b""
     assert wire.path.is_socket()
 
 
