@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from filelock import FileLock, Timeout
 
 from sandboxd import __version__, paths
-from sandboxd.errors import BadRequest, Conflict, HostLacks, SandboxError
+from sandboxd.errors import Conflict, HostLacks, SandboxError
 from sandboxd.linux import cgroup, idmap
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("sandboxd")
 
 WARM_SLOTS: Final = 8
-_LISTEN_FDS_START: Final = 3
-"""The first descriptor of socket activation: sd_listen_fds(3)."""
 _IDLE_LOOK: Final = 1.0
 
 
@@ -61,7 +59,7 @@ def serve(options: Options) -> int:
             root = paths.private_directory(paths.state_root())
             stack.enter_context(_only_service_of(root))
             path = paths.socket_path()
-            listener = stack.enter_context(_listen(path))
+            listener = stack.enter_context(listen(path))
             ids = _enter(options)
             asyncio.run(_Service(root, path, listener, ids, options).run(told))
     except SandboxError as error:
@@ -104,44 +102,6 @@ def _only_service_of(root: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _listen(path: Path) -> Iterator[socket.socket]:
-    """The inherited socket of systemd's activation, or a fresh one at `path`, mode 0600."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):
-        yield socket.socket(fileno=_LISTEN_FDS_START)
-        return
-    if len(os.fsencode(path)) > paths.SUN_PATH_MAX:
-        why = f"a unix socket's path ends at {paths.SUN_PATH_MAX} bytes"
-        raise BadRequest(f"{path}", why, "set SANDBOX_HOST to a shorter path")
-    paths.private_directory(path.parent)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    _remove_stale(path)
-    listener.bind(str(path))
-    listener.listen(1024)
-    made = os.lstat(path)
-    try:
-        yield listener
-    finally:
-        listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            if os.lstat(path).st_ino == made.st_ino:
-                path.unlink()
-
-
-def _remove_stale(path: Path) -> None:
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        probe.connect(str(path))
-    except FileNotFoundError:
-        return
-    except ConnectionRefusedError:
-        path.unlink()
-        return
-    finally:
-        probe.close()
-    raise Conflict(f"{path}", "another service answers there", "sandboxctl service stop")
 
 
 def _enter(options: Options) -> idmap.IdMap:

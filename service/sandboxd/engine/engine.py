@@ -22,7 +22,7 @@ from sandboxd.engine.inspection import inspect
 from sandboxd.engine.leases import Lease, Leases
 from sandboxd.engine.lifecycle import Lifecycle
 from sandboxd.engine.limits import Limiter
-from sandboxd.engine.listing import Listing
+from sandboxd.engine.listing import Listing, count
 from sandboxd.engine.mounting import Mounting
 from sandboxd.engine.persistence import Persistence
 from sandboxd.engine.pruning import prune
@@ -67,7 +67,9 @@ class Engine:
         self.store, self.images, self.volumes = store, images, volumes
         self.events = Events()
         self.runtime_dir = runtime_dir
-        self._launcher, self._idmap, self._root = launcher, idmap, root
+        self._launcher = launcher
+        self._info = {"DockerRootDir": str(root)}
+        self._status = {"Root": str(root), "IdMap": f"{idmap.kind} ({idmap.size} ids)"}
         floors = Floors(
             store, images, volumes, launcher, default_rlimits(idmap), root / "containers"
         )
@@ -117,29 +119,19 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether nothing would be lost if the service ended now."""
-        busy = any(container.running for container in self._registry)
+        busy = count(self._registry)["ContainersRunning"]
         return not (busy or len(self._leases) or self._recipes.building)
 
     def info(self) -> dict[str, Any]:
         """The engine's part of GET /info."""
-        running = sum(container.running for container in self._registry)
-        total = len(list(self._registry))
-        return {
-            "Containers": total,
-            "ContainersRunning": running,
-            "ContainersPaused": 0,
-            "ContainersStopped": total - running,
-            "Images": len(self.images.list({})),
-            "DockerRootDir": str(self._root),
-            **self._limiter.info(),
-        }
+        counts = count(self._registry)
+        return {**counts, "Images": len(self.images.list({})), **self._info, **self._limiter.info()}
 
     def status(self) -> dict[str, Any]:
         """The engine's part of GET /sandbox/status."""
         return {
-            "Root": str(self._root),
-            "IdMap": f"{self._idmap.kind} ({self._idmap.size} ids)",
-            "Containers": len(list(self._registry)),
+            **self._status,
+            "Containers": count(self._registry)["Containers"],
             "Leases": len(self._leases),
             "WarmSlots": self._launcher.warm_slots,
         }
