@@ -1,4 +1,4 @@
-"""The socket that clients come to: systemd's, or one of our own at a path that only we can reach."""
+"""The socket that clients come to: systemd's, or one of our own that only we can reach."""
 
 from __future__ import annotations
 

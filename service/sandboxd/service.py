@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from sandboxd import __version__, paths
 from sandboxd.errors import Conflict, HostLacks, SandboxError
 from sandboxd.linux import cgroup, idmap
+from sandboxd.listener import listen
 
 if TYPE_CHECKING:
     from sandboxd.api.surface import Activity

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sandboxd.engine.attachments import Outlet
 from sandboxd.engine.health import Health
@@ -15,10 +15,13 @@ from sandboxd.engine.program import Program
 from sandboxd.engine.settings import MountRequest, Settings
 from sandboxd.engine.states import State, Step, after
 from sandboxd.engine.stdin import Stdin
+from sandboxd.errors import BadRequest
 
 if TYPE_CHECKING:
     from sandboxd.engine.leases import Lease
     from sandboxd.engine.limits import Enclosure
+
+_CONDITIONS: Final = ("not-running", "next-exit", "removed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,9 @@ class Container:
             setattr(self.facts, name, value)
 
     def wait(self, condition: str) -> asyncio.Future[int]:
-        """The exit code, once `condition` holds: not-running, next-exit or removed."""
+        """The exit code, once `condition` holds. Raises BadRequest for one that is none."""
+        if condition not in _CONDITIONS:
+            raise BadRequest(f'invalid condition: "{condition}"')
         outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         gone = self.state is State.REMOVED
         if gone or (condition == "not-running" and not self.running):

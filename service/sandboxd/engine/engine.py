@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("sandboxd.engine")
 
 _CLOSE_SECONDS: Final = 5.0
-_CONDITIONS: Final = ("not-running", "next-exit", "removed")
 
 
 class Engine:
@@ -90,7 +90,9 @@ class Engine:
         self._claims = Claims(store)
         self._volume_use = VolumeUse(floors, registry, self.events)
         self._leases = Leases(
-            self._remove_with_lease, self._volume_use.release, self._claims.abandon
+            partial(self._lifecycle.remove, force=True, volumes=True),
+            self._volume_use.release,
+            self._claims.abandon,
         )
 
     # The engine's own life
@@ -209,8 +211,6 @@ class Engine:
 
     def wait(self, container: Container, condition: str = "not-running") -> asyncio.Future[int]:
         """The exit code, when the condition holds; registered at once. Raises BadRequest."""
-        if condition not in _CONDITIONS:
-            raise BadRequest(f'invalid condition: "{condition}"')
         return container.wait(condition)
 
     def attach(
@@ -331,9 +331,6 @@ class Engine:
     async def release(self, lease: Lease) -> None:
         """Remove everything made under the lease."""
         await self._leases.release(lease)
-
-    async def _remove_with_lease(self, container: Container) -> None:
-        await self._lifecycle.remove(container, force=True, volumes=True)
 
     # Volumes, by what the engine knows of their use
 
