@@ -86,7 +86,7 @@ class Engine:
         )
         self._listing = Listing(registry, images, volumes)
         self._runner = Runner(self._creation, self._lifecycle)
-        self._recipes = Recipes(floors, self.run)
+        self._recipes = Recipes(floors, self._runner.run)
         self._claims = Claims(store)
         self._volume_use = VolumeUse(floors, registry, self.events)
         self._leases = Leases(
@@ -102,7 +102,7 @@ class Engine:
         for container in self._persistence.restore():
             self._registry.restore(container)
             if container.state in (State.REMOVING, State.DEAD):
-                self._lifecycle.discard_rest(container)
+                self._lifecycle.finish_removal(container)
         self._persistence.sweep()
 
     async def close(self) -> None:

@@ -236,10 +236,18 @@ class Lifecycle:
         if container.state is State.REMOVED:
             return
         container.enter(Step.REMOVE)
-        self.discard_rest(container, volumes=volumes)
+        self._discard_rest(container, volumes=volumes)
 
-    def discard_rest(self, container: Container, *, volumes: bool = False) -> None:
-        """Finish a removal that has begun, perhaps before a crash of the service."""
+    def finish_removal(self, container: Container) -> None:
+        """Go on with a removal that an earlier service began; what prevents it is logged."""
+        try:
+            if container.state is State.DEAD:
+                container.enter(Step.REMOVE)
+            self._discard_rest(container, volumes=False)
+        except (SandboxError, OSError) as error:
+            log.error("container %s cannot be removed: %s", container.id, error)
+
+    def _discard_rest(self, container: Container, *, volumes: bool) -> None:
         try:
             self._persistence.forget(container)
         except (SandboxError, OSError) as error:
