@@ -70,7 +70,7 @@ def _run_in_child(item: pytest.Function, arguments: dict[str, Any], tell: int) -
         complaint = f"skipped: {reason}"
     except BaseException:
         complaint = traceback.format_exc()
-    path = arguments.get("tmp_path")
+    path = item.funcargs.get("tmp_path")
     if isinstance(path, Path):
         for left in path.iterdir():
             shutil.rmtree(left, ignore_errors=True)
