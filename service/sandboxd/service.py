@@ -180,7 +180,6 @@ class _Service:
             launcher,
             self._ids,
             root=self._root,
-            runtime_dir=runtime,
             cgroups=self._cgroups,
         )
         await engine.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from sandboxd.store import Snapshot, Store
     from sandboxd.volumes import Volume, Volumes
 
-log = logging.getLogger("sandboxd.engine")
-
 _CLOSE_SECONDS: Final = 5.0
 
 
@@ -60,30 +57,25 @@ class Engine:
         idmap: IdMap,
         *,
         root: Path,
-        runtime_dir: Path,
         cgroups: Subtree | None = None,
     ) -> None:
-        """`cgroups` is the subtree for limits, claimed before the launcher was forked."""
+        """`root` is the state root, `cgroups` a subtree claimed before the launcher was forked."""
         self.store, self.images, self.volumes = store, images, volumes
         self.events = Events()
-        self.runtime_dir = runtime_dir
         self._launcher = launcher
         self._info = {"DockerRootDir": str(root)}
         self._status = {"Root": str(root), "IdMap": f"{idmap.kind} ({idmap.size} ids)"}
-        floors = Floors(
-            store, images, volumes, launcher, default_rlimits(idmap), root / "containers"
-        )
+        rlimits = default_rlimits(idmap)
+        floors = Floors(store, images, volumes, launcher, rlimits, root / "containers")
         registry, mounting, limiter = Registry(), Mounting(floors), Limiter(cgroups)
-        self._persistence = Persistence(floors)
+        self._persistence = written = Persistence(floors)
         self._registry = registry
         self._limiter = limiter
         self._execs = Execs(floors, self.events)
         self._lifecycle = Lifecycle(
-            floors, registry, mounting, limiter, self._persistence, self.events, self._execs
+            floors, registry, mounting, limiter, written, self.events, self._execs
         )
-        self._creation = Creation(
-            floors, registry, mounting, limiter, self._persistence, self.events
-        )
+        self._creation = Creation(floors, registry, mounting, limiter, written, self.events)
         self._listing = Listing(registry, images, volumes)
         self._runner = Runner(self._creation, self._lifecycle)
         self._recipes = Recipes(floors, self._runner.run)
@@ -186,6 +178,7 @@ class Engine:
         await self._lifecycle.kill(container, signal)
 
     async def restart(self, container: Container, timeout: float | None = None) -> None:
+        """Stop it if it runs, then start it."""
         await self._lifecycle.restart(container, timeout)
 
     async def remove(

@@ -139,9 +139,7 @@ def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
         store = Store(root, ids)
         volumes = Volumes(store, ids, runtime)
         images = Images(store, ids, hide=[str(root), str(runtime)])
-        engine = Engine(
-            store, images, volumes, launcher, ids, root=root, runtime_dir=runtime, cgroups=groups
-        )
+        engine = Engine(store, images, volumes, launcher, ids, root=root, cgroups=groups)
         await engine.start()
         try:
             yield Bench(engine, base, ids, floors)
