@@ -62,9 +62,14 @@ class Bench:
         streams = {"AttachStdout": True, "AttachStderr": True}
         id = await self.engine.exec_create(container, {"Cmd": list(cmd), **streams, **body})
         attachment = await self.engine.exec_start(id)
-        assert attachment is not None
-        output = await drained(attachment)
+        output = await self.drained(attachment)
         return self.engine.exec_inspect(id)["ExitCode"], output
+
+    @staticmethod
+    async def drained(attachment: Attachment | None) -> bytes:
+        """All that an attachment gives until its end."""
+        assert attachment is not None
+        return b"".join([data async for _, data in attachment])
 
     def logged(self, container: Container) -> bytes:
         """Standard output and error of all its runs."""
@@ -74,11 +79,6 @@ class Bench:
     def directories(self) -> list[str]:
         """What the state root holds of containers."""
         return sorted(os.listdir(self.base / "state" / "containers"))
-
-
-async def drained(attachment: Attachment) -> bytes:
-    """All that an attachment gives until its end."""
-    return b"".join([data async for _, data in attachment])
 
 
 Scenario = Callable[[Bench], Awaitable[Any]]

@@ -16,10 +16,6 @@ Run = Callable[[Callable[..., Any]], Any]
 OUTPUT = {"AttachStdout": True, "AttachStderr": True}
 
 
-async def drained(attachment: Any) -> bytes:
-    return b"".join([data async for _, data in attachment])
-
-
 def test_output_and_code_and_the_containers_surroundings(any_bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         container = await b.up("sleep", "1000", Env=["A=1"], WorkingDir="/tmp")
@@ -44,7 +40,7 @@ def test_input(bench: Run) -> None:
         container = await b.up("sleep", "1000")
         id = await b.engine.exec_create(container, {"Cmd": ["cat"], "AttachStdin": True, **OUTPUT})
         attachment = await b.engine.exec_start(id)
-        reading = asyncio.create_task(drained(attachment))
+        reading = asyncio.create_task(b.drained(attachment))
         await attachment.write(b"x" * 300_000)
         await attachment.close_stdin()
         return len(await reading), b.engine.exec_inspect(id)["ExitCode"]
@@ -57,7 +53,7 @@ def test_a_terminal_has_its_size_at_birth(bench: Run) -> None:
         container = await b.up("sleep", "1000")
         id = await b.engine.exec_create(container, {"Cmd": ["stty", "size"], "Tty": True, **OUTPUT})
         attachment = await b.engine.exec_start(id, size=(33, 99))
-        return attachment.tty, await drained(attachment)
+        return attachment.tty, await b.drained(attachment)
 
     assert bench(scenario) == (True, b"33 99\r\n")
 
@@ -92,7 +88,7 @@ def test_refusals(bench: Run) -> None:
         with pytest.raises(NoSuchExec, match="No such exec instance: nosuch"):
             b.engine.exec_inspect("nosuch")
         id = await b.engine.exec_create(container, {"Cmd": ["true"], **OUTPUT})
-        await drained(await b.engine.exec_start(id))
+        await b.drained(await b.engine.exec_start(id))
         with pytest.raises(Conflict):
             await b.engine.exec_start(id)
 
@@ -126,7 +122,7 @@ def test_the_end_of_the_container_ends_its_execs(bench: Run) -> None:
         attachment = await b.engine.exec_start(id)
         ids = b.engine.inspect(container)["ExecIDs"]
         await b.engine.remove(container, force=True)
-        await asyncio.wait_for(drained(attachment), 20)
+        await asyncio.wait_for(b.drained(attachment), 20)
         return ids == [id], b.engine.exec_inspect(id)["ExitCode"]
 
     assert bench(scenario) == (True, 137)

@@ -16,10 +16,6 @@ pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_busybox]
 Run = Callable[[Callable[..., Any]], Any]
 
 
-async def drained(attachment: Any) -> bytes:
-    return b"".join([data async for _, data in attachment])
-
-
 def test_a_client_attached_before_the_start_misses_nothing(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         container = await b.make("sh", "-c", "echo out; echo err >&2")
@@ -41,7 +37,7 @@ def test_the_streams_end_before_the_exit_is_told(bench: Run) -> None:
         await exited
         # The log is whole at this moment, and the client needs not wait for anything any more.
         logged = b.logged(container)
-        return logged, await asyncio.wait_for(drained(attachment), 5)
+        return logged, await asyncio.wait_for(b.drained(attachment), 5)
 
     logged, attached = bench(scenario)
     assert logged == attached == b"".join(b"%d\n" % number for number in range(1, 20001))
@@ -58,7 +54,7 @@ def test_history_first_and_then_what_comes(bench: Run) -> None:
         late = b.engine.attach(container, logs=True)
         past = b.engine.attach(container, logs=True, stream=False)
         await early.write(b"input\n")
-        return await drained(late), await drained(past)
+        return await b.drained(late), await b.drained(past)
 
     assert bench(scenario) == (b"before\nafter input\n", b"before\n")
 
@@ -66,7 +62,7 @@ def test_history_first_and_then_what_comes(bench: Run) -> None:
 def test_an_attachment_without_anything_ends_at_once(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         container = await b.up("sleep", "1000")
-        return await drained(b.engine.attach(container, stream=False))
+        return await b.drained(b.engine.attach(container, stream=False))
 
     assert bench(scenario) == b""
 
@@ -85,7 +81,7 @@ def test_input_sent_before_the_start_and_its_end(bench: Run) -> None:
         await asyncio.sleep(0)
         await b.engine.start_container(container)
         await feeding
-        return await drained(attachment)
+        return await b.drained(attachment)
 
     assert bench(scenario) == b"early birds\n"
 
@@ -115,7 +111,7 @@ def test_whoever_writes_to_a_container_that_is_removed_goes_on(bench: Run) -> No
         await asyncio.sleep(0)
         await b.engine.remove(container)
         await asyncio.wait_for(writing, 5)
-        return await drained(attachment)
+        return await b.drained(attachment)
 
     assert bench(scenario) == b""
 
@@ -141,7 +137,7 @@ def test_a_slow_client_slows_the_program_and_then_gets_everything(bench: Run) ->
         await b.engine.start_container(container)
         done, _ = await asyncio.wait([exited], timeout=0.3)
         held_up = not done
-        total = len(await drained(attachment))
+        total = len(await b.drained(attachment))
         await exited
         return held_up, total == size + 4
 
@@ -190,7 +186,7 @@ def test_a_terminal(bench: Run) -> None:
                 break
         b.engine.resize(container, 40, 120)
         await attachment.write(b"word\r")
-        output += await drained(attachment)
+        output += await b.drained(attachment)
         return output.decode().split()
 
     words = bench(scenario)
@@ -204,6 +200,6 @@ def test_no_log_at_all(bench: Run) -> None:
         container = await b.make("echo", "x", HostConfig={"LogConfig": {"Type": "none"}})
         attachment = b.engine.attach(container)
         await b.engine.start_container(container)
-        return await drained(attachment), b.logged(container)
+        return await b.drained(attachment), b.logged(container)
 
     assert bench(scenario) == (b"x\n", b"")
