@@ -12,91 +12,13 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
+
+from sandboxd.linux.cgroup_limits import Limits, Setting, settings
 
 CONTROLLERS: Final = ("memory", "pids", "cpu")
 
-_UNLIMITED: Final = -1
 _KILL_ROUNDS: Final = 100
-
-
-class Limits(Protocol):
-    """What a group may use; zero is no limit."""
-
-    @property
-    def memory(self) -> int:
-        """Bytes."""
-
-    @property
-    def memory_swap(self) -> int:
-        """Bytes of memory and swap together; 0 is twice the memory, -1 no limit (as Docker)."""
-
-    @property
-    def pids(self) -> int: ...
-
-    @property
-    def cpu_quota(self) -> int:
-        """Microseconds of CPU time in each `cpu_period` (microseconds too)."""
-
-    @property
-    def cpu_period(self) -> int: ...
-
-    @property
-    def cpu_shares(self) -> int:
-        """Weight in version 1's scale: 1024 is usual."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One value for one file of a controller."""
-
-    controller: str
-    file: str
-    value: str
-    optional: bool = False
-    """The kernel may be built or booted without it: swap accounting."""
-
-
-def settings(limits: Limits, version: int) -> tuple[Setting, ...]:
-    """The files to write for `limits`, in an order that the kernel accepts."""
-    return tuple(_version_2(limits) if version == 2 else _version_1(limits))
-
-
-def _version_2(limits: Limits) -> Iterator[Setting]:
-    if limits.memory:
-        yield Setting("memory", "memory.max", str(limits.memory))
-        swap = _swap(limits) - limits.memory
-        shown = "max" if limits.memory_swap == _UNLIMITED else str(swap)
-        yield Setting("memory", "memory.swap.max", shown, optional=True)
-    if limits.pids:
-        yield Setting("pids", "pids.max", str(limits.pids))
-    if limits.cpu_quota:
-        yield Setting("cpu", "cpu.max", f"{limits.cpu_quota} {limits.cpu_period}")
-    if limits.cpu_shares:
-        yield Setting("cpu", "cpu.weight", str(_weight(limits.cpu_shares)))
-
-
-def _version_1(limits: Limits) -> Iterator[Setting]:
-    if limits.memory:
-        yield Setting("memory", "memory.limit_in_bytes", str(limits.memory))
-        shown = str(_UNLIMITED if limits.memory_swap == _UNLIMITED else _swap(limits))
-        yield Setting("memory", "memory.memsw.limit_in_bytes", shown, optional=True)
-    if limits.pids:
-        yield Setting("pids", "pids.max", str(limits.pids))
-    if limits.cpu_quota:
-        yield Setting("cpu", "cpu.cfs_period_us", str(limits.cpu_period))
-        yield Setting("cpu", "cpu.cfs_quota_us", str(limits.cpu_quota))
-    if limits.cpu_shares:
-        yield Setting("cpu", "cpu.shares", str(limits.cpu_shares))
-
-
-def _swap(limits: Limits) -> int:
-    return limits.memory_swap or 2 * limits.memory
-
-
-def _weight(shares: int) -> int:
-    """Shares 2..262144 on version 2's scale of 1..10000, as runc converts them."""
-    return 1 + (max(2, min(shares, 262144)) - 2) * 9999 // 262142
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +287,8 @@ def _counter(path: str, name: str) -> int | None:
 
 
 def _processes(directory: str) -> tuple[int, ...]:
-    return tuple(int(pid) for pid in _read(f"{directory}/cgroup.procs").split())
+    """Without 0, which stands for every process of a foreign pid namespace: kill(2) hits us."""
+    return tuple(int(pid) for pid in _read(f"{directory}/cgroup.procs").split() if pid != "0")
 
 
 def _read(path: str) -> str:

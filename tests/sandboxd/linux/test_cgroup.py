@@ -13,6 +13,7 @@ import pytest
 
 from sandboxd.linux import cgroup
 from sandboxd.linux.cgroup import Group, Subtree
+from sandboxd.linux.cgroup_limits import settings
 
 MIB = 1 << 20
 
@@ -28,7 +29,7 @@ class Limits:
 
 
 def _files(limits: Limits, version: int) -> dict[str, str]:
-    return {each.file: each.value for each in cgroup.settings(limits, version)}
+    return {each.file: each.value for each in settings(limits, version)}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def _gone(group: Group) -> None:
 def test_the_limits_are_really_written(subtree: Subtree) -> None:
     limits = Limits(memory=32 * MIB, pids=7, cpu_quota=20_000, cpu_period=50_000)
     group = subtree.create("written", limits)
-    for setting in cgroup.settings(limits, subtree.version):
+    for setting in settings(limits, subtree.version):
         path = Path(subtree.controllers[setting.controller], "written", setting.file)
         if path.exists() or not setting.optional:
             assert path.read_text().strip() == setting.value
