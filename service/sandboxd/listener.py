@@ -25,13 +25,13 @@ def listen(path: Path) -> Iterator[socket.socket]:
     Raises BadRequest for a path that is too long or names something else than a socket, Conflict
     when another service answers there, Forbidden for a directory that others may enter, NoSpace.
     """
+    if len(os.fsencode(path)) > paths.SUN_PATH_MAX:
+        why = f"a unix socket's path ends at {paths.SUN_PATH_MAX} bytes"
+        raise BadRequest(f"{path}", why, "set SANDBOX_HOST to a shorter path")
     paths.private_directory(path.parent)
     if os.environ.get("LISTEN_PID") == str(os.getpid()):
         yield socket.socket(fileno=_LISTEN_FDS_START)
         return
-    if len(os.fsencode(path)) > paths.SUN_PATH_MAX:
-        why = f"a unix socket's path ends at {paths.SUN_PATH_MAX} bytes"
-        raise BadRequest(f"{path}", why, "set SANDBOX_HOST to a shorter path")
     _remove_stale(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         made = _bind(listener, path)
