@@ -8,9 +8,11 @@ the parent, outside; what the test made in its `tmp_path` is removed inside, whe
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +35,33 @@ def pytest_configure(config: pytest.Config) -> None:
 def ids(request: pytest.FixtureRequest) -> IdMap:
     """Both id maps that this user can have."""
     return idmap.single() if request.param == "single" else idmap.choose()
+
+
+@pytest.fixture
+def in_child() -> Callable[[Callable[[], Any]], Any]:
+    """Call it with a function: it runs in a forked child, and its result comes back pickled."""
+    return _result_of_forked_child
+
+
+def _result_of_forked_child(work: Callable[[], Any]) -> Any:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        try:
+            result = (True, work())
+        except BaseException:
+            result = (False, traceback.format_exc())
+        with open(writer, "wb") as pipe:
+            pickle.dump(result, pipe)
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        succeeded, value = pickle.load(pipe)
+    os.waitpid(child, 0)
+    if not succeeded:
+        pytest.fail(value)
+    return value
 
 
 @pytest.hookimpl(tryfirst=True)

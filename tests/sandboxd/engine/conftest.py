@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import shutil
 import tempfile
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,43 +85,21 @@ Run = Callable[[Scenario], Any]
 
 
 @pytest.fixture
-def bench(busybox_tar: Path) -> Iterator[Run]:
+def bench(in_child: Callable[..., Any], busybox_tar: Path) -> Iterator[Run]:
     """Call it with a coroutine function; it runs under this user's widest id map."""
-    yield from _bench(busybox_tar, idmap.choose())
+    yield from _bench(in_child, busybox_tar, idmap.choose())
 
 
-@pytest.fixture(params=["own", "single"])
-def any_bench(request: pytest.FixtureRequest, busybox_tar: Path) -> Iterator[Run]:
+@pytest.fixture
+def any_bench(ids: idmap.IdMap, in_child: Callable[..., Any], busybox_tar: Path) -> Iterator[Run]:
     """The same under this user's widest map and under a map of a single id."""
-    ids = idmap.single() if request.param == "single" else idmap.choose()
-    yield from _bench(busybox_tar, ids)
+    yield from _bench(in_child, busybox_tar, ids)
 
 
-def _bench(tar: Path, ids: idmap.IdMap) -> Iterator[Run]:
+def _bench(in_child: Callable[..., Any], tar: Path, ids: idmap.IdMap) -> Iterator[Run]:
     base = Path(tempfile.mkdtemp(prefix="sbx-engine-", dir="/tmp"))
-    yield lambda scenario: _in_forked_child(base, ids, tar, scenario)
+    yield lambda scenario: in_child(partial(_run, base, ids, tar, scenario))
     shutil.rmtree(base, ignore_errors=True)
-
-
-def _in_forked_child(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        try:
-            result = (True, _run(base, ids, tar, scenario))
-        except BaseException:
-            result = (False, traceback.format_exc())
-        with open(writer, "wb") as pipe:
-            pickle.dump(result, pipe)
-        os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        succeeded, value = pickle.load(pipe)
-    os.waitpid(child, 0)
-    if not succeeded:
-        pytest.fail(value)
-    return value
 
 
 def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import shutil
 import subprocess
 import tempfile
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,33 +68,14 @@ Scenario = Callable[[Bench], Awaitable[Any]]
 
 
 @pytest.fixture(params=["own", "single"])
-def bench(request: pytest.FixtureRequest, busybox_tar: Path) -> Iterator[Callable[[Scenario], Any]]:
+def bench(
+    request: pytest.FixtureRequest, in_child: Callable[..., Any], busybox_tar: Path
+) -> Iterator[Callable[[Scenario], Any]]:
     """Call it with a coroutine function: it runs under this user's map and a single-id map."""
     base = Path(tempfile.mkdtemp(prefix="sbx-launcher-", dir="/tmp"))
     ids = idmap.single() if request.param == "single" else idmap.choose()
-    yield lambda scenario: _in_forked_child(base, ids, busybox_tar, scenario)
+    yield lambda scenario: in_child(partial(_run, base, ids, busybox_tar, scenario))
     shutil.rmtree(base, ignore_errors=True)
-
-
-def _in_forked_child(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        try:
-            result = (True, _run(base, ids, tar, scenario))
-        except BaseException:
-            result = (False, traceback.format_exc())
-        with open(writer, "wb") as pipe:
-            pickle.dump(result, pipe)
-        os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        succeeded, value = pickle.load(pipe)
-    os.waitpid(child, 0)
-    if not succeeded:
-        pytest.fail(value)
-    return value
 
 
 def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
