@@ -17,13 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sandboxd.errors import BadRequest, SandboxError
-from sandboxd.images.layer_root import LayerRoot, Path, components, is_whiteout
+from sandboxd.errors import BadRequest, HostLacks, SandboxError
+from sandboxd.images.layer_root import LayerRoot, Path, components
 from sandboxd.images.ownership import Ownership
 from sandboxd.images.tar import Kind, Member, TarReader
+from sandboxd.store.trees import OPAQUE, is_whiteout
 
 _WHITEOUT: Final = ".wh."
-_OPAQUE: Final = ".wh..wh..opq"
+_OPAQUE_MARK: Final = ".wh..wh..opq"
 _RESERVED: Final = ".wh..wh."
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DENIED: Final = (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ, errno.EMLINK)
@@ -235,7 +236,7 @@ class Applier:
     def _white_out(self, path: Path) -> None:
         name = path[-1]
         parent, real = self._root.directory(path[:-1])
-        if name == _OPAQUE:
+        if name == _OPAQUE_MARK:
             self._opaque.add(real)
             return
         if name.startswith(_RESERVED):
@@ -250,6 +251,10 @@ class Applier:
         except FileExistsError:
             # The layer's own entry stays; only what lies below it was to be hidden.
             return
+        except PermissionError as error:
+            why = f"the state root's file system takes no whiteouts ({error.strerror})"
+            mend = "set SANDBOX_ROOT to a directory on ext4, xfs, btrfs or tmpfs, not on overlayfs"
+            raise HostLacks("unpack the layer", why, mend) from error
 
     def _skip(self, path: Path, what: str) -> None:
         self._done.skipped.setdefault("/".join(path), []).append(what)
@@ -269,7 +274,7 @@ class Applier:
 
     def _finish_directory(self, place: str, path: Path) -> None:
         if path and path in self._opaque:
-            os.setxattr(place, "user.overlay.opaque", b"y")
+            os.setxattr(place, OPAQUE, b"y")
         if (member := self._directories.get(path)) is not None:
             self._set_attributes(place, path, member)
         else:

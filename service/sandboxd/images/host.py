@@ -109,9 +109,9 @@ class HostImage:
         return self._with_mounts
 
     def _made(self, key: tuple[int, frozenset[str]]) -> _Plan:
-        top = host_plan.plan(host_plan.root_entries(), key[1])
-        empty = {f"/{name}" for name in top.empty}
         found = hidden_paths(self._own, privileged=self._privileged)
+        top = host_plan.plan(host_plan.root_entries(), key[1], found)
+        empty = {f"/{name}" for name in top.empty}
         hidden = frozenset(path for path in found if not is_below(path, empty))
         return _Plan(key, top, hidden, masks.build(self._store, hidden | empty))
 

@@ -34,14 +34,20 @@ class TopLevel:
         return (top in self.overlays or top in self.binds) and not is_below(path, hidden)
 
 
-def plan(entries: Iterable[tuple[str, str | None]], with_mounts: frozenset[str]) -> TopLevel:
+def plan(
+    entries: Iterable[tuple[str, str | None]],
+    with_mounts: frozenset[str],
+    hidden: Iterable[str] = (),
+) -> TopLevel:
     """`entries` are the directories and links of `/` with the links' targets; `with_mounts` names
-    those that have mounts below. Names that overlayfs cannot take are bound."""
+    those that have mounts below. Of the `hidden` paths, those directly in `/` appear empty. Names
+    that overlayfs cannot take are bound."""
+    emptied = EMPTY | {path[1:] for path in hidden if path.count("/") == 1}
     overlays, binds, links, empty = [], [], [], []
     for name, target in sorted(entries):
         if target is not None:
             links.append((name, target))
-        elif name in EMPTY:
+        elif name in emptied:
             empty.append(name)
         elif name in with_mounts or set(name) & set(":,\\"):
             binds.append(name)

@@ -12,6 +12,7 @@ import stat
 from typing import Final
 
 from sandboxd.errors import BadRequest
+from sandboxd.store.trees import is_whiteout
 
 Path = tuple[str, ...]
 
@@ -31,11 +32,6 @@ def components(name: str) -> Path:
     if len(parts) > _DEPTH_MAX:
         raise BadRequest(f"archive member {name[:80]!r}…", f"deeper than {_DEPTH_MAX} directories")
     return parts
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    """Whether overlayfs takes this entry for a whiteout: a character device 0:0."""
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 class LayerRoot:

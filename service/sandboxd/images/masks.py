@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sandboxd.errors import NoSpace, SandboxError
-from sandboxd.images.ownership import OVERFLOW_ID
 from sandboxd.store import Store
+from sandboxd.store.trees import OPAQUE, OVERFLOW_ID
 
 
 def sweep(store: Store) -> None:
@@ -63,7 +63,7 @@ def _hide(tree: Path, path: str) -> None:
     place = place / Path(path).name
     if stat.S_ISDIR(os.lstat(path).st_mode):
         _repeat(place, Path(path))
-        os.setxattr(place, "user.overlay.opaque", b"y")
+        os.setxattr(place, OPAQUE, b"y")
     else:
         os.mknod(place, stat.S_IFCHR, os.makedev(0, 0))
 
@@ -81,4 +81,4 @@ def _repeat(place: Path, original: Path) -> None:
 
 
 def _is_opaque(place: Path) -> bool:
-    return "user.overlay.opaque" in os.listxattr(place)
+    return OPAQUE in os.listxattr(place)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from sandboxd.linux.idmap import IdMap
+from sandboxd.store.trees import OVERFLOW_ID
 
-OVERFLOW_ID: Final = 65534
-"""nobody, and what owners outside the id map look like: user_namespaces(7)."""
 _SET_ID: Final = 0o6000
 
 

@@ -2,7 +2,8 @@
 
 Two rules. By name: keys, password hashes, mail, jobs, logs, and the state of container engines.
 And, where the service is root and so could read everything: what other users may not read below
-/etc and in the first levels of /var. An ordinary user's containers read no more than the user does.
+/etc, and in the first levels of /, /var and /opt. An ordinary user's containers read no more than
+the user does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import pwd
 import stat
 from collections.abc import Iterable, Iterator
 from typing import Final
+
+from sandboxd.store.trees import OVERFLOW_ID
 
 EMPTY: Final = frozenset(
     ("boot", "home", "lost+found", "media", "mnt", "root", "run", "srv", "tmp")
@@ -67,7 +70,8 @@ _BY_NAME: Final = (
 )
 _FIRST_PERSON: Final = 1000
 """Accounts from this uid on belong to people: login.defs(5), UID_MIN."""
-_VAR_DEPTH: Final = 2
+_DEPTHS: Final = {"/": 1, "/etc": 64, "/opt": 2, "/var": 2}
+"""How deep to look for what others may not read."""
 _SYSTEM: Final = ("/bin", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys", "/usr")
 
 
@@ -82,20 +86,21 @@ def hidden_paths(extra: Iterable[str], *, privileged: bool) -> set[str]:
         set(home_directories()) | set(socket_paths()) | {os.path.realpath(each) for each in extra}
     )
     if privileged:
-        found |= set(_closed_to_others("/etc", 64)) | set(_closed_to_others("/var", _VAR_DEPTH))
+        for directory, depth in _DEPTHS.items():
+            found |= set(_closed_to_others(directory, depth))
     return {path for path in found if _is_plain(path)}
 
 
 def home_directories() -> Iterator[str]:
     """Homes of people and of this user and root, where they are not system directories."""
     own = {0, os.getuid()}
+    homes = [os.environ.get("HOME", "/")]
     for account in pwd.getpwall():
-        home = os.path.normpath(account.pw_dir)
-        person = _FIRST_PERSON <= account.pw_uid < 65534 or account.pw_uid in own
-        if person and home.count("/") > 1 and not is_below(home, _SYSTEM):
+        if _FIRST_PERSON <= account.pw_uid < OVERFLOW_ID or account.pw_uid in own:
+            homes.append(account.pw_dir)
+    for home in map(os.path.normpath, homes):
+        if home.startswith("/") and home != "/" and not is_below(home, _SYSTEM):
             yield home
-    if (home := os.path.normpath(os.environ.get("HOME", "/"))).count("/") > 1:
-        yield home
 
 
 def socket_paths() -> Iterator[str]:
@@ -121,7 +126,10 @@ def _closed_to_others(directory: str, depth: int) -> Iterator[str]:
     except OSError:
         return
     for entry in entries:
-        mode = entry.stat(follow_symlinks=False).st_mode
+        try:
+            mode = entry.stat(follow_symlinks=False).st_mode
+        except OSError:
+            continue
         needed = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
         if stat.S_ISLNK(mode):
             continue

@@ -100,7 +100,7 @@ def _looked_up(tree: Path, path: str) -> tuple[os.stat_result | None, bool]:
                 return None, True
             os.close(fd)
             fd = child
-            hidden = hidden or "user.overlay.opaque" in os.listxattr(f"/proc/self/fd/{fd}")
+            hidden = hidden or trees.OPAQUE in os.listxattr(f"/proc/self/fd/{fd}")
         return os.fstat(fd), hidden
     finally:
         os.close(fd)

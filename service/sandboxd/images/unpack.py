@@ -12,9 +12,8 @@ from sandboxd.images.compression import Decompressed
 from sandboxd.images.ownership import Ownership
 from sandboxd.images.tar import Limits, TarReader
 from sandboxd.linux.idmap import IdMap
+from sandboxd.store import trees
 from sandboxd.store.digests import HashingReader, Reader
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ def unpack(stream: Reader, staged: Path, idmap: IdMap, limits: Limits | None = N
     tree.mkdir(mode=0o700)
     attic.mkdir(mode=0o700)
     archive = HashingReader(Decompressed(stream))
-    root_fd, attic_fd = os.open(tree, _DIRECTORY), os.open(attic, _DIRECTORY)
+    root_fd, attic_fd = trees.open_tree(tree), trees.open_tree(attic)
     try:
         applier = Applier(root_fd, attic_fd, Ownership(idmap))
         applied = applier.apply(TarReader(archive, limits))

@@ -18,10 +18,13 @@ from typing import Final
 from sandboxd.errors import BadRequest
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPAQUE: Final = "user.overlay.opaque"
+"""The attribute, with the value `y`, of a directory that hides those below it in an overlay."""
+OVERFLOW_ID: Final = 65534
+"""nobody, and what owners outside the id map look like: user_namespaces(7)."""
 _DEPTH_MAX: Final = 400
 """Levels of directories; each costs an open descriptor while it is walked."""
 _BLOCK: Final = 1 << 20
-_OPAQUE: Final = "user.overlay.opaque"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,11 @@ class Entry:
     @property
     def is_directory(self) -> bool:
         return stat.S_ISDIR(self.status.st_mode)
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether overlayfs takes an entry for a whiteout: a character device 0:0."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def open_tree(path: Path) -> int:
@@ -139,5 +147,5 @@ def _data_digest(fd: int) -> str:
 
 def _attributes(fd: int) -> dict[str, str]:
     names = [name for name in sorted(os.listxattr(fd)) if name.startswith("user.")]
-    kept = [name for name in names if not name.startswith("user.overlay.") or name == _OPAQUE]
+    kept = [name for name in names if not name.startswith("user.overlay.") or name == OPAQUE]
     return {name: os.getxattr(fd, name).hex() for name in kept}

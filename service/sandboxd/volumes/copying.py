@@ -14,12 +14,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from sandboxd.errors import BadRequest
-from sandboxd.volumes.union import OPAQUE, Stack, descended, entries, is_whiteout
+from sandboxd.store.trees import OPAQUE, OVERFLOW_ID, is_whiteout
+from sandboxd.volumes.union import Stack, descended, entries
 
 FICLONE: Final = 0x40049409
 """ioctl_ficlone(2), on x86 and ARM."""
-_OVERFLOW_ID: Final = 65534
-"""What owners outside the id map look like: user_namespaces(7)."""
 _DEPTH_MAX: Final = 400
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -142,7 +141,7 @@ class _Copy:
     ) -> None:
         """Of a descriptor, or of a name in the directory `parent`, which may be a link."""
         ids = (status.st_uid, status.st_gid)
-        uid, gid = (0 if self._of_machine and owner == _OVERFLOW_ID else owner for owner in ids)
+        uid, gid = (0 if self._of_machine and owner == OVERFLOW_ID else owner for owner in ids)
         follow = parent is None
         try:
             os.chown(place, uid, gid, dir_fd=parent, follow_symlinks=follow)

@@ -14,13 +14,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from sandboxd.store.trees import DIRECTORY
+from sandboxd.store.trees import DIRECTORY, OPAQUE, is_whiteout
 
 Stack = tuple[int, ...]
 """Descriptors of the directories that merge into one, topmost first; never empty."""
 
 _LINKS_MAX: Final = 40
-OPAQUE: Final = "user.overlay.opaque"
 
 
 @contextmanager
@@ -49,10 +48,6 @@ def descended(stack: Stack, name: str) -> Iterator[Stack]:
     """The merged directory `name` of a merged directory; empty where it may not be read."""
     with ExitStack() as held:
         yield _descend(held, stack, name)
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _kept(held: ExitStack, fd: int) -> int:

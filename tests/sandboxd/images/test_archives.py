@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -382,6 +383,32 @@ def test_an_opaque_root_ends_the_stack(
         images.load(archive(saved(*layers)))
         (only,) = images.lowers(images.get("app:1"))
         assert os.listdir(only) == ["new"]
+
+
+def test_imports_at_once_of_the_same_and_other_images(
+    tmp_path: Path, tar: MakeTar, saved: MakeParts, archive: MakeArchive
+) -> None:
+    base, others = tar({"name": "base", "data": b"b"}), [tar({"name": f"{n}"}) for n in range(4)]
+    failures: list[BaseException] = []
+
+    def take_in(number: int) -> None:
+        try:
+            for turn in range(6):
+                name = f"n{number}:{turn}"
+                images.load(archive(saved(base, others[(number + turn) % 4], tags=(name,))))
+                assert _file(images.get(name), images, "base") == b"b"
+                images.remove(name)
+        except BaseException as error:
+            failures.append(error)
+
+    with _images(tmp_path) as (store, images):
+        threads = [threading.Thread(target=take_in, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert _nothing_left(store, images)
 
 
 def test_a_full_disk_leaves_nothing_and_a_later_import_works(tmp_path: Path, tar: MakeTar) -> None:

@@ -39,12 +39,13 @@ def test_entries_are_sorted_by_the_way_in_which_they_appear() -> None:
     entries = [
         ("bin", "usr/bin"), ("usr", None), ("etc", None), ("home", None), ("proc", None),
         ("data", None), ("odd:name", None), ("tmp", None), ("dev", None), ("root", None),
+        ("state", None),
     ]  # fmt: skip
-    top = host_plan.plan(entries, frozenset({"data", "home"}))
+    top = host_plan.plan(entries, frozenset({"data", "home"}), ["/state", "/etc/shadow"])
     assert top.overlays == ("etc", "usr")
     assert top.binds == ("data", "odd:name")
     assert top.links == (("bin", "usr/bin"),)
-    assert top.empty == ("home", "root", "tmp")
+    assert top.empty == ("home", "root", "state", "tmp")
     assert top.shows("/usr/bin/python", ())
     assert not top.shows("/home/me", ())
     assert not top.shows("/etc/ssl/private/key", {"/etc/ssl/private"})

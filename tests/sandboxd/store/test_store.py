@@ -60,9 +60,9 @@ def test_a_full_disk_is_told_and_things_can_be_deleted_on_it(tmp_path: Path) -> 
     mount.move_mount(fd, str(root))
     store = Store(root, idmap.choose())
     kept = store.blobs.put(io.BytesIO(b"x" * _MIB))
+    store.database.images.put("image", {"layers": [], "blobs": [kept.digest]})
     with pytest.raises(NoSpace):
         store.blobs.put(io.BytesIO(b"y" * 16 * _MIB))
-    store.database.images.put("image", {"layers": [], "blobs": [kept.digest]})
     with pytest.raises(OSError, match="No space"):
         (root / "volumes/filler").write_bytes(b"z" * 16 * _MIB)
     with pytest.raises(NoSpace):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sandboxd.images import Images
+from sandboxd.linux import idmap
 from sandboxd.store import Store
 from sandboxd.volumes import Volume, Volumes
 
@@ -153,6 +155,17 @@ def test_sockets_and_devices_stay_behind_and_holes_stay_holes(
         place = _filled(made, (tmp_path / "base",), "/data").mountpoint
         assert os.listdir(place) == ["sparse"]
         assert (place / "sparse").read_bytes() == (data / "sparse").read_bytes()
+
+
+def test_from_the_machines_root_no_secret_is_copied(volumes: OpenVolumes) -> None:
+    with volumes() as (store, made):
+        images = Images(store, idmap.choose())
+        lowers = images.lowers(images.get("host"))
+        names = os.listdir(_filled(made, lowers, "/etc/security").mountpoint)
+        assert "opasswd" not in names
+        for path in ("/home", "/root", "/tmp", "/run", "/var/tmp", "/var/log", "/etc/ssl/private"):
+            assert os.listdir(_filled(made, lowers, path).mountpoint) == []
+        images.close()
 
 
 @pytest.mark.needs_ordinary_user
