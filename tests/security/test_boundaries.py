@@ -7,12 +7,14 @@ import os
 import re
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_sandbox import Client
+from pytest_sandbox.errors import SandboxError
 from sandboxd.linux.syscall_numbers import NUMBERS
 
 pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_busybox]
@@ -262,3 +264,48 @@ def test_without_the_filter_the_kernel_still_holds(client: Client, canary: Path)
     assert said[0] in ("unshare 0", "unshare -1")
     assert said[1].startswith("False")
     assert said[2] in ("30", "13", "1")
+
+
+def test_what_lies_under_a_moved_root_stays_covered(client: Client) -> None:
+    """A warm slot's tmpfs, with the store in it, lies under the container's root.
+
+    Without the filter, busybox has every capability in a nested namespace: detaching the root,
+    joining the namespace anew and pivoting away show nothing of what is below.
+    """
+    root = client.status()["Root"]
+    script = f"""
+        look() {{ ls -Ad /.sandbox {root} /old/.sandbox /old{root} 2>/dev/null; }}
+        umount -l / 2>/dev/null; look
+        nsenter -m/proc/self/ns/mnt -- /bin/busybox ls -Ad /.sandbox {root} 2>/dev/null
+        mkdir /tmp/new && mount -t tmpfs new /tmp/new && mkdir /tmp/new/old /tmp/new/bin
+        cp /bin/busybox /tmp/new/bin && cd /tmp/new && pivot_root . old || exit 7
+        alias ls="/bin/busybox ls"
+        look; /bin/busybox umount -l /old; look; /bin/busybox umount -l / 2>/dev/null; look
+        echo looked
+    """
+    nested = ["unshare", "-Urm", "sh", "-c", script]
+    unconfined = {"SecurityOpt": ["seccomp=unconfined"]}
+    body = {"Image": "busybox:latest", "Cmd": nested, "HostConfig": unconfined}
+    with client.create_container(body) as container:
+        container.start()
+        container.wait()
+        assert container.logs(stderr=False) == b"looked\n", container.logs()
+
+
+def test_a_mount_point_that_another_container_swaps(client: Client, canary: Path) -> None:
+    """CVE-2021-30465: a shared volume in which a directory and a link change places."""
+    swap = f"""
+        cd /shared; exec 2>/dev/null
+        while [ ! -e stop ]; do ln -s {canary} sub; rm -rf sub; mkdir sub; rm -rf sub; done
+        exit 0
+    """
+    with client.volume() as shared:
+        volumes = {"/shared": shared}
+        with client.container("busybox:latest", ["sh", "-c", swap], volumes=volumes) as swapper:
+            swapper.start()
+            for number in range(30):
+                deep = f"/shared/sub/deep{number}"
+                with suppress(SandboxError):
+                    client.run("busybox:latest", ["touch", deep], volumes=volumes, tmpfs=[deep])
+            swapper.exec(["touch", "/shared/stop"])
+            assert swapper.wait() == 0
