@@ -17,7 +17,8 @@ from sandboxd.errors import BadRequest, Conflict, TimedOut
 
 _SHORTEST: Final = 0.001
 _LONGEST: Final = 0.01
-_GROWTH: Final = 1.3
+_SHARE: Final = 0.1
+"""Looks are as far apart as a tenth of the wait so far: late by that at most, and never many."""
 _LAST_LINES: Final = 20
 _LISTEN: Final = "0A"
 """TCP_LISTEN of include/net/tcp_states.h."""
@@ -78,19 +79,19 @@ async def until_ready(container: Container, probe: Probe, timeout: float) -> flo
     TimedOut with what was seen last.
     """
     ended = container.wait("not-running")
-    deadline = time.monotonic() + timeout
-    interval = _SHORTEST
+    began = time.monotonic()
+    deadline = began + timeout
     while not ended.done():
         if _seen(container, probe):
             return (time.time_ns() - container.facts.started) / 1e9
-        left = deadline - time.monotonic()
-        if left <= 0:
+        now = time.monotonic()
+        if now >= deadline:
             raise TimedOut(
                 f"container {container.name} is not ready after {timeout:g} s",
                 f"it is {container.state}, {probe.describe()}{_last_lines(container)}",
             )
-        await asyncio.wait([ended], timeout=min(interval, left))
-        interval = min(interval * _GROWTH, _LONGEST)
+        interval = min(max(_SHORTEST, (now - began) * _SHARE), _LONGEST)
+        await asyncio.wait([ended], timeout=min(interval, deadline - now))
     raise Conflict(f"container {container.name} cannot get ready", _why_dead(container))
 
 
