@@ -63,6 +63,8 @@ def test_a_full_disk_is_told_and_things_can_be_deleted_on_it(tmp_path: Path) -> 
     store.database.images.put("image", {"layers": [], "blobs": [kept.digest]})
     with pytest.raises(NoSpace):
         store.blobs.put(io.BytesIO(b"y" * 16 * _MIB))
+    store.close()
+    store = Store(root, idmap.choose())
     with pytest.raises(OSError, match="No space"):
         (root / "volumes/filler").write_bytes(b"z" * 16 * _MIB)
     with pytest.raises(NoSpace):
