@@ -22,14 +22,15 @@ SEED = (
     f"INSERT INTO account SELECT n, 'name ' || n FROM generate_series(1, {ROWS}) AS n",
     "CREATE INDEX account_name ON account (name)",
 )
+_MEMORY = Path("/dev/shm")
 _ON_DISK = ("template clone, wal_log", "template clone, file_copy")
 _TEMPLATES = {
-    _ON_DISK[0]: (Path("/tmp"), "wal_log"),
-    _ON_DISK[1]: (Path("/tmp"), "file_copy"),
-    "template clone, wal_log, data in memory": (Path("/dev/shm"), "wal_log"),
-    "template clone, file_copy, data in memory": (Path("/dev/shm"), "file_copy"),
+    _ON_DISK[0]: (None, "wal_log"),
+    _ON_DISK[1]: (None, "file_copy"),
+    "template clone, wal_log, data in memory": (_MEMORY, "wal_log"),
+    "template clone, file_copy, data in memory": (_MEMORY, "file_copy"),
 }
-"""Where the server's data lie, and the strategy of CREATE DATABASE; wal_log is its default.
+"""Where the server's data lie (None: where ours do), and the strategy of CREATE DATABASE; wal_log is its default.
 
 The goal is about a server as it is usually set up, on disk, with the faster strategy. One whose
 data somebody has put into memory is measured beside it.
@@ -115,10 +116,10 @@ def _ours(bench: Bench, whole: _Whole) -> Subject:
     return Subject(OURS, run, note="the fixture `postgres` in a pytest run")
 
 
-def _template(bench: Bench, name: str, base: Path, strategy: str) -> Subject:
-    if not base.is_dir():
+def _template(bench: Bench, name: str, base: Path | None, strategy: str) -> Subject:
+    if base is not None and not base.is_dir():
         raise Absent(f"no {base}")
-    clones = bench.template_server(base, SEED)(strategy)
+    clones = bench.template_server(base or bench.work, SEED)(strategy)
     return _subject(name, lambda: contextlib.nullcontext(clones.fresh()))
 
 
