@@ -119,8 +119,9 @@ def doctor(as_json: bool) -> int:
 
 
 def _echo_report(report: dict[str, Any]) -> None:
+    width = max(len(check["name"]) for check in report["checks"])
     for check in report["checks"]:
-        click.echo(f"{_verdict(check)} {check['name']:24} {check['detail']}")
+        click.echo(f"{_verdict(check)} {check['name']:{width}} {check['detail']}")
         if not check["ok"] and check["mend"]:
             click.echo(f"{'':9}to mend it: {check['mend']}")
     if report["ok"]:
