@@ -30,7 +30,7 @@ _TEMPLATES = {
     "template clone, wal_log, data in memory": (_MEMORY, "wal_log"),
     "template clone, file_copy, data in memory": (_MEMORY, "file_copy"),
 }
-"""Where the server's data lie (None: where ours do), and the strategy of CREATE DATABASE; wal_log is its default.
+"""Where the server's data lie (None: where ours do), and the strategy of CREATE DATABASE.
 
 The goal is about a server as it is usually set up, on disk, with the faster strategy. One whose
 data somebody has put into memory is measured beside it.
