@@ -5,11 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from sandboxd.images import Images
+from sandboxd.linux import idmap
+from sandboxd.store import Store
 
 MakeTar = Callable[..., bytes]
 
@@ -102,3 +109,31 @@ def archive() -> Callable[[dict[str, bytes]], io.BytesIO]:
         return io.BytesIO(make_tar(*({"name": name, "data": data} for name, data in parts.items())))
 
     return make
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Callable[..., AbstractContextManager[tuple[Store, Images]]]:
+    """Opens a store and its images; call it inside the namespace. The second time is a restart."""
+
+    @contextmanager
+    def open_images(**options: Any) -> Iterator[tuple[Store, Images]]:
+        ids = idmap.choose()
+        store = Store(tmp_path / "root", ids)
+        images = Images(store, ids, **options)
+        yield store, images
+        images.close()
+        store.close()
+
+    return open_images
+
+
+@pytest.fixture
+def nothing_left() -> Callable[[Store, Images], bool]:
+    """Whether there is no image but `host`, and no file of another one."""
+
+    def look(store: Store, images: Images) -> bool:
+        only_host = [image.is_host for image in images.list()] == [True]
+        places = ("layers/sha256", "blobs/sha256", "staging")
+        return only_host and not any(os.listdir(store.root / place) for place in places)
+
+    return look
