@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sandboxd.engine.configuration import parse
-from sandboxd.engine.container import Container, MountPoint
+from sandboxd.engine.container import Container
 from sandboxd.engine.events import Events
 from sandboxd.engine.floors import Floors
 from sandboxd.engine.leases import Lease
@@ -22,9 +22,6 @@ from sandboxd.engine.platforms import check_platform
 from sandboxd.engine.registry import Registry
 from sandboxd.engine.settings import MountRequest, Settings
 from sandboxd.errors import BadRequest, SandboxError
-
-if TYPE_CHECKING:
-    from sandboxd.images import Image
 
 
 class Creation:
@@ -67,12 +64,14 @@ class Creation:
             lease.check()
         id = new_id()
         name = self._registry.reserve(id, name)
+        throwaway = throwaway or settings.host.auto_remove
+        ephemeral = throwaway or lease is not None
         try:
-            mounts = await self._mounts(settings, image)
+            requests = self._requests(settings)
+            mounts = await self._mounting.resolve(requests, image, lease=lease, ephemeral=ephemeral)
         except BaseException:
             self._registry.free(name)
             raise
-        throwaway = throwaway or settings.host.auto_remove
         container = Container(
             id=id,
             name=name,
@@ -84,7 +83,7 @@ class Creation:
             created=time.time_ns(),
             home=self._floors.containers,
             throwaway=throwaway,
-            ephemeral=throwaway or lease is not None,
+            ephemeral=ephemeral,
             auto_remove=settings.host.auto_remove,
             lease=lease,
         )
@@ -92,11 +91,11 @@ class Creation:
         self._events.publish("container", "create", id, container.attributes)
         return container
 
-    async def _mounts(self, settings: Settings, image: Image) -> tuple[MountPoint, ...]:
-        requests = settings.host.mounts
-        if settings.host.volumes_from:
-            requests = self._with_inherited(requests, settings.host.volumes_from)
-        return await self._mounting.resolve(requests, image) if requests else ()
+    def _requests(self, settings: Settings) -> tuple[MountRequest, ...]:
+        host = settings.host
+        if not host.volumes_from:
+            return host.mounts
+        return self._with_inherited(host.mounts, host.volumes_from)
 
     def _with_inherited(
         self, requests: tuple[MountRequest, ...], names: tuple[str, ...]
@@ -128,7 +127,7 @@ class Creation:
         except (OSError, SandboxError) as error:
             self._registry.drop(container)
             self._persistence.forget(container)
-            self._mounting.remove_anonymous(container)
+            self._mounting.remove_anonymous(container.mounts)
             if isinstance(error, OSError):
                 raise SandboxError.from_os(f"create container {container.name}", error) from error
             raise

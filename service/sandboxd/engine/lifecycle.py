@@ -260,7 +260,7 @@ class Lifecycle:
         if container.stdin:
             container.stdin.abandon()
         if volumes:
-            self._mounting.remove_anonymous(container)
+            self._mounting.remove_anonymous(container.mounts)
         if container.lease:
             container.lease.containers.pop(container.id, None)
         container.enter(Step.GONE)

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandboxd.engine.container import Container, MountPoint
+from sandboxd.engine.container import MountPoint
 from sandboxd.engine.floors import Floors
 from sandboxd.engine.settings import MountRequest
 from sandboxd.errors import BadRequest, NoSuchVolume, SandboxError
 from sandboxd.launcher.spec import Mount
 
 if TYPE_CHECKING:
+    from sandboxd.engine.leases import Lease
     from sandboxd.images import Image
     from sandboxd.volumes import Volume
 
@@ -30,35 +31,41 @@ class Mounting:
         self._floors = floors
 
     async def resolve(
-        self, requests: Iterable[MountRequest], image: Image
+        self,
+        requests: Iterable[MountRequest],
+        image: Image,
+        *,
+        lease: Lease | None = None,
+        ephemeral: bool = False,
     ) -> tuple[MountPoint, ...]:
         """Give each request its volume, made and filled from the image where Docker would.
 
-        Raises BadRequest for a bind source that is missing, and whatever the volumes raise; the
-        volumes that it made are gone then.
+        Raises BadRequest for a bind source that is missing, before any volume is made, and whatever
+        the volumes raise. Anonymous volumes are gone then; a named one may have users already.
+
+        A named volume that is made here belongs to `lease`; the anonymous ones of an `ephemeral`
+        container need no record.
         """
+        requests = tuple(requests)
+        for request in requests:
+            if request.kind == "bind" and not request.create_source:
+                _check_source(request.source)
         points: list[MountPoint] = []
-        made: list[Volume] = []
         try:
             for request in requests:
-                points.append(await self._resolve(request, image, made))
+                volume = None
+                if request.kind == "volume":
+                    volume = self._volume(request, lease, ephemeral=ephemeral)
+                name = volume.name if volume else ""
+                points.append(MountPoint(request, name, anonymous=request.anonymous))
+                if volume and request.copy and not request.subpath and not volume.snapshot:
+                    await self._populate(volume, image, request.target)
         except BaseException:
-            for volume in made:
-                self.remove_volume(volume.name)
+            self.remove_anonymous(points)
             raise
         return tuple(points)
 
-    async def _resolve(self, request: MountRequest, image: Image, made: list[Volume]) -> MountPoint:
-        if request.kind == "bind" and not request.create_source:
-            _check_source(request.source)
-        if request.kind != "volume":
-            return MountPoint(request)
-        volume = self._volume(request, made)
-        if request.copy and not request.subpath and not volume.snapshot:
-            await self._populate(volume, image, request.target)
-        return MountPoint(request, volume.name, anonymous=request.anonymous)
-
-    def _volume(self, request: MountRequest, made: list[Volume]) -> Volume:
+    def _volume(self, request: MountRequest, lease: Lease | None, *, ephemeral: bool) -> Volume:
         volumes = self._floors.volumes
         if request.source:
             try:
@@ -68,14 +75,16 @@ class Mounting:
             else:
                 if request.driver in ("", found.driver):
                     return found
-        volume = volumes.create(
+        made = volumes.create(
             request.source or None,
             driver=request.driver or "local",
             labels=dict(request.labels),
             options=dict(request.options),
+            ephemeral=True if lease or (request.anonymous and ephemeral) else None,
         )
-        made.append(volume)
-        return volume
+        if lease and request.source:
+            lease.own_volume(made.name)
+        return made
 
     async def _populate(self, volume: Volume, image: Image, path: str) -> None:
         floors = self._floors
@@ -110,18 +119,14 @@ class Mounting:
         fd = volumes.mount(volume, subpath=request.subpath, readonly=readonly)
         return Mount(target, fd, readonly)
 
-    def remove_anonymous(self, container: Container) -> None:
-        """Remove the volumes that were made for this container alone."""
-        for point in container.mounts:
+    def remove_anonymous(self, points: Iterable[MountPoint]) -> None:
+        """Remove the volumes made for one container alone; failures are logged, nobody waits."""
+        for point in points:
             if point.anonymous:
-                self.remove_volume(point.volume)
-
-    def remove_volume(self, name: str) -> None:
-        """Remove one that nobody uses any more; a failure is logged, for nobody waits for it."""
-        try:
-            self._floors.volumes.remove(name, True)
-        except (SandboxError, OSError) as error:
-            log.warning("volume %s stays behind: %s", name, error)
+                try:
+                    self._floors.volumes.remove(point.volume, True)
+                except (SandboxError, OSError) as error:
+                    log.warning("volume %s stays behind: %s", point.volume, error)
 
 
 def _check_source(path: str) -> None:

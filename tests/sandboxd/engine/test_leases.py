@@ -140,3 +140,16 @@ def test_leased_containers_keep_their_files_over_a_stop(bench: Run) -> None:
         return b.logged(container), b.engine.store.database.containers.all()
 
     assert bench(scenario) == (b"x\nx\nx\n", {})
+
+
+def test_a_named_volume_that_a_leased_container_brought_goes_too(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        b.engine.create_volume("before")
+        lease = b.engine.lease()
+        await b.sh("true", lease=lease, HostConfig={"Binds": ["before:/a", "brought:/b"]})
+        during = [volume.name for volume in b.engine.list_volumes({})]
+        rows = list(b.engine.store.database.volumes.all())
+        await b.engine.release(lease)
+        return during, rows, [volume.name for volume in b.engine.list_volumes({})]
+
+    assert bench(scenario) == (["before", "brought"], ["before"], ["before"])
