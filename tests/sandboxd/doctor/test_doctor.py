@@ -55,7 +55,8 @@ def test_where_namespaces_are_refused_the_command_is_given() -> None:
 def test_this_process_stays_as_it_is() -> None:
     def state() -> tuple[object, ...]:
         spaces = [os.readlink(f"/proc/self/ns/{name}") for name in ("user", "mnt", "pid", "net")]
-        mounts = Path("/proc/self/mountinfo").read_text()
+        table = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = [line for line in table if " probe " in line or "sandboxd-doctor" in line]
         cgroups = Path("/proc/self/cgroup").read_text()
         return os.getuid(), spaces, mounts, cgroups, sorted(os.listdir("/proc/self/fd"))
 
