@@ -381,7 +381,8 @@ def test_more_directories_than_descriptors(tmp_path: Path, tar: MakeTar) -> None
     before = len(os.listdir("/proc/self/fd"))
     tree = _unpack(data, tmp_path).tree
     assert all((tree / name).is_file() for name in names)
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Fewer where the collector met something of the parent's.
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_bombs_are_bounded(tmp_path: Path, tar: MakeTar) -> None:

@@ -88,4 +88,5 @@ def test_no_descriptor_is_lost_by_errors(tmp_path: Path) -> None:
     for _ in range(20):
         with pytest.raises(BadRequest):
             bind(str(tmp_path / "missing"), readonly=True, create=False)
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Fewer where the collector met something of the parent's.
+    assert len(os.listdir("/proc/self/fd")) <= before
