@@ -108,6 +108,9 @@ def _only_service_of(root: Path) -> Iterator[None]:
 def _enter(options: Options) -> idmap.IdMap:
     """Into the outer user namespace with the widest map that works, or the one asked for."""
     ids = idmap.single() if options.idmap == "single" else idmap.choose()
+    if ids.kind == "subids" and (complaint := idmap.complaint_about(ids)):
+        log.warning("%s: using a single-id map; see sandboxctl doctor", complaint)
+        ids = idmap.single()
     try:
         idmap.enter_outer_namespace(ids)
     except OSError as error:

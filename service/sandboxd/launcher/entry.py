@@ -20,7 +20,7 @@ from sandboxd.launcher import accounts, profile
 from sandboxd.launcher.spec import Process
 from sandboxd.linux import capabilities, namespaces
 from sandboxd.linux import process as own_process
-from sandboxd.linux.openat2 import make_directories
+from sandboxd.linux.openat2 import make_directories, open_beneath
 
 _TIOCGPTPEER: Final = 0x5441
 _TIOCSPTLCK: Final = 0x40045431
@@ -36,20 +36,28 @@ class Refusal(Exception):
 
 
 def become_in_child(
-    command: Process, root: int, *, single_id: bool, bounded: bool = False
+    command: Process,
+    root: int,
+    *,
+    single_id: bool,
+    bounded: bool = False,
+    make_directory: bool = False,
 ) -> NoReturn:
     """Turn this process into `command`. Raises Refusal; returns never otherwise.
 
     `bounded`: the bounding set holds no more than the default capabilities already.
+    `make_directory`: a missing working directory is made, as Docker does for create, not for exec.
     """
     if not command.args:
         raise Refusal(125, "no command specified")
     account = _account(command, root)
     environment = _environment(command, account)
     _apply_limits(command)
-    _enter_directory(command.cwd, root)
+    _enter_directory(command.cwd, root, make=make_directory)
     if single_id and (account.uid, account.gid) != (os.getuid(), os.getgid()):
         _map_single_in_child(account)
+        # The new namespace came with every capability in the bounding set.
+        bounded = False
     if not (bounded and command.capabilities == profile.DEFAULT_CAPABILITIES):
         capabilities.drop_bounding(command.capabilities)
     _drop_privileges(command, account, single_id=single_id)
@@ -63,7 +71,7 @@ def rehearse_in_child(command: Process, root: int, *, single_id: bool) -> None:
     account = _account(command, root)
     environment = _environment(command, account)
     _apply_limits(command)
-    _enter_directory("/", root)
+    _enter_directory("/", root, make=True)
     harmless = command._replace(seccomp=False, no_new_privs=False)
     _drop_privileges(harmless, account, single_id=single_id)
     _restore_signals()
@@ -103,10 +111,13 @@ def _apply_limits(command: Process) -> None:
             raise Refusal(125, f"oom_score_adj {command.oom_score_adj}: {error}") from None
 
 
-def _enter_directory(path: str, root: int) -> None:
-    """Made when missing, as Docker does; by descriptor, so that /proc/self/fd leads nowhere."""
+def _enter_directory(path: str, root: int, *, make: bool) -> None:
+    """By descriptor, so that /proc/self/fd leads nowhere (CVE-2024-21626)."""
     try:
-        fd = make_directories(root, path, 0o755)
+        if make:
+            fd = make_directories(root, path, 0o755)
+        else:
+            fd = open_beneath(root, path, os.O_PATH | os.O_DIRECTORY)
         os.fchdir(fd)
         os.close(fd)
     except OSError as error:
@@ -125,6 +136,9 @@ def _map_single_in_child(account: accounts.Account) -> None:
 
 
 def _drop_privileges(command: Process, account: accounts.Account, *, single_id: bool) -> None:
+    if command.seccomp and not command.no_new_privs:
+        # Without no_new_privs a filter needs CAP_SYS_ADMIN: seccomp(2). It lets the rest through.
+        profile.prepared_filter(frozenset(command.capabilities)).install()
     try:
         if not single_id:
             os.setgroups(account.groups)
@@ -134,8 +148,9 @@ def _drop_privileges(command: Process, account: accounts.Account, *, single_id: 
         text = f"user {account.uid}:{account.gid}: {error.strerror}: the id map ends before it"
         raise Refusal(125, text) from None
     capabilities.set_exactly(command.capabilities if account.uid == 0 else ())
-    if command.no_new_privs:
-        own_process.set_no_new_privs()
+    if not command.no_new_privs:
+        return
+    own_process.set_no_new_privs()
     if command.seccomp:
         profile.prepared_filter(frozenset(command.capabilities)).install()
 

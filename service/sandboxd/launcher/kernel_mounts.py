@@ -73,19 +73,23 @@ def _bind_node(source: str, target: str, device: int) -> None:
         if not stat.S_ISCHR(found.st_mode) or found.st_rdev != device:
             raise OSError(f"{source}: not the character device of that name")
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        # The inode is the host's: read-only keeps its mode and owner, and devices stay writable.
+        mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree)
         mount.move_mount(tree, target)
     finally:
         os.close(tree)
 
 
 def _remount_read_only(path: str) -> None:
-    try:
-        tree = mount.open_tree(path, recursive=False)
-    except OSError:
-        return
+    if os.path.exists(path):
+        _bind_read_only(path, path)
+
+
+def _bind_read_only(source: str, target: str) -> None:
+    tree = mount.open_tree(source, recursive=False)
     try:
         mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree)
-        mount.move_mount(tree, path)
+        mount.move_mount(tree, target)
     finally:
         os.close(tree)
 
@@ -98,4 +102,4 @@ def _mask(path: str) -> None:
     if is_directory:
         mount.mount("masked", path, "tmpfs", _NOSUID | mount.MS_RDONLY, "size=0,mode=555")
     else:
-        mount.mount("/dev/null", path, "", mount.MS_BIND)
+        _bind_read_only("/dev/null", path)

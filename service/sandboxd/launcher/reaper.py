@@ -10,7 +10,11 @@ import signal
 import socket
 from typing import Final
 
+from sandboxd.launcher import profile
+from sandboxd.linux import capabilities
 from sandboxd.linux import process as own_process
+
+_CAPABILITIES: Final = ("KILL",)
 
 _KEPT: Final = frozenset(
     {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU}
@@ -30,7 +34,16 @@ def fork_in_child(control: socket.socket) -> None:
     control.close()
     own_process.set_name("sandbox-init")
     own_process.close_from(3)
+    _keep_only_what_a_reaper_needs()
     _reap_until_gone(child)
+
+
+def _keep_only_what_a_reaper_needs() -> None:
+    """Signals to a child that may have another user, and the container's own filter."""
+    capabilities.drop_bounding(_CAPABILITIES)
+    capabilities.set_exactly(_CAPABILITIES)
+    own_process.set_no_new_privs()
+    profile.prepared_filter(frozenset(_CAPABILITIES)).install()
 
 
 def _take_foreground() -> None:

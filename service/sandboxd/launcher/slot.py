@@ -133,7 +133,13 @@ def _launch_in_child(
     os.umask(0o022)
     if spec.process.init:
         reaper.fork_in_child(control)
-    entry.become_in_child(spec.process, root, single_id=work.single_id, bounded=work.kind != "any")
+    entry.become_in_child(
+        spec.process,
+        root,
+        single_id=work.single_id,
+        bounded=work.kind != "any",
+        make_directory=True,
+    )
 
 
 def exec_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:

@@ -79,6 +79,28 @@ def subordinate_range(path: str) -> tuple[int, int] | None:
     return None
 
 
+def complaint_about(idmap: IdMap) -> str:
+    """Why a forked child cannot enter with this map, empty where it can.
+
+    newuidmap(1) may be there without its set-user-ID bit, or no_new_privs may be on; a process that
+    has found out by itself is stuck in a namespace without a map.
+    """
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            enter_outer_namespace(idmap)
+        except OSError as error:
+            os.write(tell, str(error).encode()[:4000])
+        finally:
+            os._exit(0)
+    os.close(tell)
+    with open(told, errors="replace") as pipe:
+        complaint = pipe.read()
+    os.waitpid(child, 0)
+    return complaint
+
+
 def enter_outer_namespace(idmap: IdMap) -> None:
     """Move this single-threaded process into a user and a mount namespace of its own, as id 0.
 

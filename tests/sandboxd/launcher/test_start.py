@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -187,6 +188,48 @@ def test_exec_of_a_missing_command(bench: Run) -> None:
     assert bench(scenario) == 127
 
 
+def test_a_missing_directory_is_made_for_a_start_and_an_error_for_an_exec(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        null = os.open("/dev/null", os.O_RDWR)
+        running = await b.launcher.start(b.spec("sleep", "1000", cwd="/made"), (null, null, null))
+        there = os.path.isdir(f"/proc/{running.pid}/cwd")
+        try:
+            await b.launcher.exec(running, b.spec("true", cwd="/gone").process, (null, null, null))
+        except StartFailed as error:
+            return there, error.exit_code, error.message
+        return None
+
+    there, code, message = bench(scenario)
+    assert (there, code) == (True, 126)
+    assert "/gone" in message
+
+
+def test_a_reaper_can_do_little_but_signal(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        null = os.open("/dev/null", os.O_RDWR)
+        running = await b.launcher.start(b.spec("sleep", "1000", init=True), (null, null, null))
+        while True:
+            with open(f"/proc/{running.pid}/status") as status:
+                fields = dict(line.rstrip("\n").split(":\t", 1) for line in status)
+            if fields["Seccomp"] == "2":
+                return fields
+            await asyncio.sleep(0.001)
+
+    fields = bench(scenario)
+    assert fields["Name"] == "sandbox-init"
+    assert [int(fields[f"Cap{kind}"], 16) for kind in ("Eff", "Prm", "Bnd")] == [1 << 5] * 3
+
+
+def test_set_uid_programs_work_only_where_no_new_privs_is_off(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        script = "grep NoNewPrivs /proc/self/status; grep Seccomp: /proc/self/status"
+        return await b.sh(script), await b.sh(script, no_new_privs=False)
+
+    on, off = bench(scenario)
+    assert on == (0, "NoNewPrivs:\t1\nSeccomp:\t2\n")
+    assert off == (0, "NoNewPrivs:\t0\nSeccomp:\t2\n")
+
+
 def test_a_terminal_has_its_size_at_birth(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         null = os.open("/dev/null", os.O_RDWR)
@@ -228,7 +271,6 @@ def test_init_reaps_orphans_and_forwards_signals(bench: Run) -> None:
 
 def test_a_socket_made_in_the_containers_network(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
-        import asyncio
         import socket
 
         null = os.open("/dev/null", os.O_RDWR)

@@ -74,3 +74,18 @@ def test_an_id_beyond_the_map_does_not_exist(ids: IdMap, tmp_path: Path) -> None
 def test_only_a_single_map_denies_setgroups(ids: IdMap) -> None:
     denied = Path("/proc/self/setgroups").read_text().strip()
     assert denied == ("deny" if ids.kind == "single" else "allow")
+
+
+def test_a_map_that_cannot_be_written_is_found_out_in_a_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "newuidmap"
+    tool.write_text("#!/bin/sh\necho write to uid_map failed >&2\nexit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    extents = ((0, os.getuid(), 1), (1, 100000, 65536))
+    before = os.readlink("/proc/self/ns/user")
+    complaint = idmap.complaint_about(idmap.IdMap("subids", extents, extents))
+    assert "write to uid_map failed" in complaint
+    assert os.readlink("/proc/self/ns/user") == before
+    assert idmap.complaint_about(idmap.single()) == ""
