@@ -92,16 +92,19 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def _run_in_child(item: pytest.Function, arguments: dict[str, Any], tell: int) -> NoReturn:
     complaint = "passed"
     try:
-        idmap.enter_outer_namespace(arguments.get("ids") or idmap.choose())
-        os.umask(0o077)
-        item.obj(**arguments)
-    except pytest.skip.Exception as reason:
-        complaint = f"skipped: {reason}"
-    except BaseException:
-        complaint = traceback.format_exc()
-    path = item.funcargs.get("tmp_path")
-    if isinstance(path, Path):
-        for left in path.iterdir():
-            shutil.rmtree(left, ignore_errors=True)
-    os.write(tell, complaint.encode(errors="replace")[:60_000])
-    os._exit(0)
+        try:
+            idmap.enter_outer_namespace(arguments.get("ids") or idmap.choose())
+            os.umask(0o077)
+            item.obj(**arguments)
+        except pytest.skip.Exception as reason:
+            complaint = f"skipped: {reason}"
+        except BaseException:
+            complaint = traceback.format_exc()
+        path = item.funcargs.get("tmp_path")
+        if isinstance(path, Path):
+            for left in path.iterdir():
+                shutil.rmtree(left, ignore_errors=True)
+        os.write(tell, complaint.encode(errors="replace")[:60_000])
+    finally:
+        # Whatever goes wrong, the child must not go on as a second pytest.
+        os._exit(0)
