@@ -39,6 +39,8 @@ log: Final = logging.getLogger("sandboxd")
 
 WARM_SLOTS: Final = 8
 _IDLE_LOOK: Final = 1.0
+_SNAPSHOT_LIFE: Final = 30 * 86400.0
+"""Seconds for which a snapshot that no volume starts from is kept for the next test run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,9 @@ class _Service:
             cgroups=self._cgroups,
         )
         await engine.start()
+        reclaimed = store.collect(unused_for=_SNAPSHOT_LIFE)
+        if reclaimed.snapshots:
+            log.info("%d snapshots unused for 30 days are gone", len(reclaimed.snapshots))
         self._watch(launcher)
         activity = Activity()
         idle = asyncio.create_task(self._stop_when_idle(engine, activity))
@@ -197,6 +202,7 @@ class _Service:
             idle.cancel()
             await engine.close()
             volumes.close()
+            images.close()
             store.close()
             log.info("stopped")
 
