@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -79,12 +79,25 @@ def _run(image: str, args: tuple[str, ...], options: dict[str, Any]) -> int:
         terminal.require_terminal()
     body = container_body(image, args, options)
     with connect(lease=foreground and options["rm"]) as client:
+        _keep_named_volumes(client, body)
         container = client.create_container(body, name=options["name"])
         if foreground:
             return _in_foreground(client, container, options)
         container.start()
         click.echo(container.id)
         return 0
+
+
+def _keep_named_volumes(client: Client, body: dict[str, Any]) -> None:
+    """Make the volumes that `-v NAME:…` names, so that the lease of this run does not own them."""
+    from pytest_sandbox.errors import Conflict
+
+    for bind in body["HostConfig"]["Binds"]:
+        name = bind.partition(":")[0]
+        if not name.startswith("/"):
+            # A conflict: it is there, and of another driver.
+            with suppress(Conflict):
+                client.call("POST", "/volumes/create", body={"Name": name})
 
 
 def container_body(image: str, args: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
