@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -11,15 +11,18 @@ import pytest
 
 from pytest_sandbox import lifecycle
 from pytest_sandbox.call_site import CallSite
-from pytest_sandbox.client.options import ContainerOptions
+from pytest_sandbox.client.options import ContainerOptions, create_body
 from pytest_sandbox.client.volume import Volume
-from pytest_sandbox.lifecycle import Ready
+from pytest_sandbox.launch import Launch, Listener
 from pytest_sandbox.marker import marked
 from pytest_sandbox.options import options_of
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.container import Container
     from pytest_sandbox.client.session import Client
+
+Ready = Listener | Callable[["Container"], object]
+"""One condition: a TCP port, the path of a unix socket, or a check that raises until it is met."""
 
 Source = str | Path | Volume
 """What is mounted: a volume fixture by its name, a host path (with a `/` if it is a string)."""
@@ -56,18 +59,26 @@ class ContainerPlan:
     def start(self, request: pytest.FixtureRequest, client: Client) -> Container:
         """The container, started and ready; it goes with the fixture of `request`."""
         asked, options = marked(request.node), options_of(request.config)
-        made = client.container(
-            asked.image or self.image or options.image,
-            self.command,
-            name=lifecycle.unique_name(request),
-            volumes=dict(self._mount(request, *pair) for pair in self.volumes.items()),
-            env={**self.env, **asked.env},
-            **{"hostname": request.fixturename, **self.options},
+        wanted: ContainerOptions = {
+            "hostname": request.fixturename,
+            **self.options,  # type: ignore[typeddict-item]
+            "volumes": dict(self._mount(request, *pair) for pair in self.volumes.items()),
+            "env": {**self.env, **asked.env},
+            "show": [*options.show, *self.options.get("show", ())],
+        }
+        launch = Launch(
+            client,
+            lifecycle.unique_name(request.fixturename),
+            create_body(asked.image or self.image or options.image, self.command, wanted),
+            listeners=[each for each in self.ready if isinstance(each, int | str)],
+            timeout=asked.timeout or self.timeout or options.timeout,
         )
-        lifecycle.start(request, made)
-        timeout = asked.timeout or self.timeout or options.timeout
-        lifecycle.await_ready(made, self.ready, timeout)
-        return made
+        container, _ = lifecycle.adopt(request, client, launch)
+        launch.ready()
+        for check in self.ready:
+            if not isinstance(check, int | str):
+                check(container)
+        return container
 
     def _mount(
         self, request: pytest.FixtureRequest, place: str, source: Source

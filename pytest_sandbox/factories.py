@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from pytest_sandbox import lifecycle
 from pytest_sandbox.call_site import CallSite
-from pytest_sandbox.container_plan import ContainerPlan, Source
-from pytest_sandbox.lifecycle import Ready
+from pytest_sandbox.container_plan import ContainerPlan, Ready, Source
 from pytest_sandbox.manners import explained
 from pytest_sandbox.volume_plan import Content, VolumePlan, as_commands
 
@@ -62,10 +62,10 @@ def container(
     `volumes`: place in the container (`"/data"`, `"/data:ro"`) to the *name* of a volume fixture,
     or to a host path, absolute or with a `/` in it.
 
-    `ready`: what must hold before the test gets the container, in turn: a TCP port or the path of
-    a unix socket on which something inside listens, or a function of the Container that raises
-    when it is not. A container that dies is noticed at once. `timeout`: seconds for each, None for
-    --sandbox-timeout.
+    `ready`: what must hold before the test gets the container: a TCP port or the path of a unix
+    socket on which something inside listens, a function of the Container that is called after that
+    and raises when it is not satisfied, or a list of them. A container that dies is noticed at
+    once. `timeout`: seconds for each port or socket, None for --sandbox-timeout.
 
     `scope` and `name` as in `pytest.fixture`. Further keywords are those of `Client.container`:
     `user`, `workdir`, `show`, `memory`, `tmpfs`, `read_only`…
@@ -130,7 +130,7 @@ def volume(
     def fixture(request: pytest.FixtureRequest, sandbox: Client) -> Volume:
         with explained(request.config):
             made = plan.make(sandbox, request.config)
-        request.addfinalizer(lambda: made.remove(force=True))
+        request.addfinalizer(lambda: lifecycle.remove_volume(sandbox, made))
         return made
 
     fixture.__doc__ = f"A volume with {len(plan.files)} given files, {len(plan.commands)} commands"

@@ -1,56 +1,68 @@
-"""A fixture's container between its start and its removal."""
+"""A fixture's container from its making to its removal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
+from pytest_sandbox.departures import Departures
+from pytest_sandbox.run_client import RunClient
+
 if TYPE_CHECKING:
     from pytest_sandbox.client.container import Container
-
-Ready = int | str | Callable[["Container"], object]
-"""One condition: a TCP port, the path of a unix socket, or a check that raises until it is met."""
-
-
-def unique_name(request: pytest.FixtureRequest) -> str:
-    """A container name that says which fixture it is: the fixture's and six random digits."""
-    return f"{request.fixturename or 'container'}-{uuid4().hex[:6]}"
+    from pytest_sandbox.client.session import Client
+    from pytest_sandbox.client.volume import Volume
+    from pytest_sandbox.launch import Launch
 
 
-def start(request: pytest.FixtureRequest, container: Container) -> None:
-    """Start the container of `request`'s fixture, which it is removed with.
+def unique_name(fixture: str | None) -> str:
+    """A container name that says which fixture it belongs to, and six random digits."""
+    return f"{fixture or 'container'}-{uuid4().hex[:6]}"
+
+
+def adopt(
+    request: pytest.FixtureRequest, client: Client, launch: Launch
+) -> tuple[Container, list[Volume]]:
+    """What the launch makes, started; from now on it is the value of `request`'s fixture.
 
     It is removed in the fixture's teardown even when it does not start, so that the report of a
-    failing setup still finds its log.
+    failing setup still finds its log. Raises what making and starting it raises.
     """
-    request.addfinalizer(lambda: _remove(request, container))
-    container.start()
+    request.addfinalizer(lambda: _leave(request, client, launch))
+    container, volumes = launch.made()
+    launch.started()
     request.node.ihook.pytest_sandbox_container_started(container=container, request=request)
+    return container, volumes
 
 
-def _remove(request: pytest.FixtureRequest, container: Container) -> None:
-    from pytest_sandbox.errors import NotFound
+def _leave(request: pytest.FixtureRequest, client: Client, launch: Launch) -> None:
+    if launch.container is not None:
+        request.node.ihook.pytest_sandbox_container_stopping(
+            container=launch.container, request=request
+        )
+    with _departures_of(client) as departures:
+        departures.container(launch.name)
+        for name in launch.volume_names:
+            departures.volume(name)
 
-    request.node.ihook.pytest_sandbox_container_stopping(container=container, request=request)
-    try:
-        container.remove()
-    except NotFound:
-        pass  # the test has removed it
+
+def remove_volume(client: Client, volume: Volume) -> None:
+    """Remove the volume of a fixture, after the containers that used it."""
+    with _departures_of(client) as departures:
+        departures.volume(volume.name)
 
 
-def await_ready(container: Container, conditions: tuple[Ready, ...], timeout: float) -> None:
-    """Wait for each condition in turn.
-
-    Raises Conflict at once, with exit code and last log lines, when the container dies, TimedOut
-    after `timeout` seconds, and whatever a check of the user's raises.
-    """
-    for condition in conditions:
-        if isinstance(condition, int):
-            container.ready(tcp=condition, timeout=timeout)
-        elif isinstance(condition, str):
-            container.ready(unix=condition, timeout=timeout)
-        else:
-            condition(container)
+@contextmanager
+def _departures_of(client: Client) -> Iterator[Departures]:
+    """Where removals go. A client that somebody has put in our client's place removes at once,
+    because it does not know what is on its way out."""
+    if isinstance(client, RunClient):
+        yield client.departures
+    else:
+        at_once = Departures(client)
+        yield at_once
+        at_once.settle()

@@ -40,6 +40,14 @@ class FailureReports:
     def __init__(self, run: SandboxRun) -> None:
         self._run = run
         self._began = 0.0
+        self._of_fixtures: set[str] = set()
+        """Ids of the containers that are the value of a fixture now."""
+
+    def pytest_sandbox_container_started(self, container: Container) -> None:
+        self._of_fixtures.add(container.id)
+
+    def pytest_sandbox_container_stopping(self, container: Container) -> None:
+        self._of_fixtures.discard(container.id)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -73,11 +81,11 @@ class FailureReports:
             report.sections.append(section)
 
     def _containers(self) -> Iterator[Container]:
-        """Those made through this process's client, the oldest first."""
+        """Those of fixtures, and those made by hand through the client, the oldest first."""
         client = self._run.client
         if client.service.running():
-            there = client.containers(all=True)
-            yield from (container for container in reversed(there) if container.id in client.made)
+            ours = self._of_fixtures | client.made
+            yield from (each for each in reversed(client.containers(all=True)) if each.id in ours)
 
 
 def _wanted_lines(item: pytest.Item) -> int:

@@ -325,13 +325,28 @@ class Client:
         this client's lease, if it has one; `needs_lease`: the call is about something that belongs
         to a lease in any case.
         """
+        request = self.request(
+            method, path, query, body, leased=leased, needs_lease=needs_lease, timeout=timeout
+        )
+        return self._transport.request(request).json()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: object = None,
+        *,
+        leased: bool = False,
+        needs_lease: bool = False,
+        timeout: float | None = None,
+    ) -> Request:
+        """What `call` with these arguments sends, for those who send it in their own way."""
         headers = {} if body is None else {"Content-Type": "application/json"}
         if needs_lease or (leased and self._leased):
             headers[LEASE_HEADER] = self._lease.id
         data = b"" if body is None else json.dumps(body).encode()
-        return self._transport.request(
-            Request(method, with_query(path, query), data, headers, timeout)
-        ).json()
+        return Request(method, with_query(path, query), data, headers, timeout)
 
     def stream(self, method: str, path: str, query: Query | None = None) -> Stream:
         """A call whose answer comes bit by bit; the caller closes it."""

@@ -1,0 +1,63 @@
+"""The client that the fixture `sandbox` is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+from pytest_sandbox.autostart import Service
+from pytest_sandbox.client.container import Container
+from pytest_sandbox.client.options import ContainerOptions
+from pytest_sandbox.client.results import RunResult
+from pytest_sandbox.client.session import Client
+from pytest_sandbox.departures import Departures
+from pytest_sandbox.options import Options
+
+
+class RunClient(Client):
+    """Shows what the options show, and knows what was made through it and what is leaving."""
+
+    def __init__(self, options: Options, label: str) -> None:
+        super().__init__(Service(options.host), label=label)
+        self.made: set[str] = set()
+        """Ids of the containers that tests made by hand, gone or not."""
+        self.departures = Departures(self)
+        self._show = options.show
+
+    def run(
+        self,
+        image: str,
+        args: Sequence[str] | None = None,
+        *,
+        stdin: bytes = b"",
+        timeout: float | None = None,
+        **options: Unpack[ContainerOptions],
+    ) -> RunResult:
+        options["show"] = [*self._show, *options.get("show", ())]
+        return super().run(image, args, stdin=stdin, timeout=timeout, **options)
+
+    def container(
+        self,
+        image: str,
+        args: Sequence[str] | None = None,
+        *,
+        name: str | None = None,
+        **options: Unpack[ContainerOptions],
+    ) -> Container:
+        options["show"] = [*self._show, *options.get("show", ())]
+        return super().container(image, args, name=name, **options)
+
+    def create_container(self, body: Mapping[str, Any], *, name: str | None = None) -> Container:
+        container = super().create_container(body, name=name)
+        self.made.add(container.id)
+        return container
+
+    def volume_remove(self, name: str, force: bool = False) -> None:
+        """Removed containers that used the volume are gone before it."""
+        self.departures.settle()
+        super().volume_remove(name, force)
+
+    def image_remove(self, name: str, force: bool = False) -> list[dict[str, str]]:
+        """Removed containers that used the image are gone before it."""
+        self.departures.settle()
+        return super().image_remove(name, force)
