@@ -16,6 +16,7 @@ In a conftest::
 
 Everything public is listed here and loaded when it is first used (PEP 562): this package is
 imported in every pytest run of every project that has it installed, mostly to do nothing.
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

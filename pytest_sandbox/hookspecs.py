@@ -1,6 +1,7 @@
 """Hooks that the plugin calls; a conftest.py or another plugin implements them.
 
 The plugin's own reporting comes in through them too: pytest_sandbox.reporting.
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -16,11 +16,6 @@ import pytest
 _Value = TypeVar("_Value")
 
 NAME = "sandbox"
-DESCRIPTION = (
-    "sandbox(*, env=None, image=None, timeout=None, log_lines=None): "
-    "settings for the containers of this test: environment variables to add, the image, "
-    "seconds to become ready, log lines to show when the test fails"
-)
 
 
 class Marked(NamedTuple):

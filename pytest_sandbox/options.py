@@ -3,7 +3,7 @@
 Each setting has one name in three spellings: `--sandbox-log-lines`, `sandbox_log_lines` in the ini
 file, `SANDBOX_LOG_LINES` in the environment. A factory's argument wins over all of them, then the
 order is command line, ini file, environment, default. `show` alone adds up: what any of them
-names is visible.
+names is visible. PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

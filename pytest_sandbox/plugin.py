@@ -1,7 +1,8 @@
 """The pytest plugin: options, the marker `sandbox`, the fixture `sandbox`, one header line.
 
 It is imported in every run of every project that has it installed, so it imports next to nothing;
-the client is loaded, and the service started, when the first fixture asks for it.
+the client is loaded, and the service started, when the first fixture asks for it. What is always
+imported says PYTEST_DONT_REWRITE: rewriting its asserts would cost more than importing it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox import hookspecs, marker
+from pytest_sandbox import hookspecs
 from pytest_sandbox.options import add_options, options_of
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.session import Client
+
+
+MARKER = (
+    "sandbox(*, env=None, image=None, timeout=None, log_lines=None): "
+    "settings for the containers of this test: environment variables to add, the image, "
+    "seconds to become ready, log lines to show when the test fails"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,7 +36,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", marker.DESCRIPTION)
+    config.addinivalue_line("markers", MARKER)
     options_of(config)
 
 
@@ -43,8 +51,10 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
     """Fail the collection, with file and line, where a marker's arguments cannot be used."""
     made = yield
     for item in made if isinstance(made, list) else [made]:
-        if isinstance(item, pytest.Item):
-            marker.refuse_bad_marker(item)
+        if isinstance(item, pytest.Item) and item.get_closest_marker("sandbox"):
+            from pytest_sandbox.marker import refuse_bad_marker
+
+            refuse_bad_marker(item)
     return made
 
 
