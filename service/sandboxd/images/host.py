@@ -110,7 +110,9 @@ class HostImage:
 
     def _made(self, key: tuple[int, frozenset[str]]) -> _Plan:
         found = hidden_paths(self._own, privileged=self._privileged)
-        top = host_plan.plan(host_plan.root_entries(), key[1], found)
+        # The mask lies in the state, and overlayfs refuses a layer inside another one (ELOOP).
+        bound = key[1] | {os.path.realpath(self._store.root).split("/")[1]}
+        top = host_plan.plan(host_plan.root_entries(), bound, found)
         empty = {f"/{name}" for name in top.empty}
         hidden = frozenset(path for path in found if not is_below(path, empty))
         return _Plan(key, top, hidden, masks.build(self._store, hidden | empty))

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -175,6 +176,17 @@ def test_masks_of_files_directories_and_what_lies_in_them(tmp_path: Path) -> Non
             assert stat.S_ISCHR(os.lstat(below / name).st_mode)
         assert stat.S_IMODE(os.stat(below / "open").st_mode) == 0o750
         assert os.listdir(store.root / "staging") == []
+
+
+@pytest.mark.needs_userns
+@pytest.mark.outer
+def test_a_directory_with_the_state_in_it_is_bound() -> None:
+    """As /var is for a user at home in /var/lib: the mask would be a layer inside a layer."""
+    with TemporaryDirectory(dir="/var/tmp") as base, _images(Path(base)) as (_, images):
+        root = _root(images)
+    assert "var" in root.binds
+    assert "var" not in dict(root.overlays)
+    assert "/var/tmp" in root.hide
 
 
 @pytest.mark.needs_userns
