@@ -14,6 +14,9 @@ from typing import Literal
 OURS = "pytest-sandbox"
 """The name under which this project's own measurements appear in every scenario."""
 
+TORN_DOWN = ", with tear-down"
+"""Ends the name of a row that holds the same runs up to their end, where the goal is about less."""
+
 Unit = Literal["s", "MiB", "count", "per s"]
 
 

@@ -14,7 +14,7 @@ from benchmarks import lockstep
 from benchmarks.alternate import Subject, alternate
 from benchmarks.bench import Bench, present
 from benchmarks.peers import Absent, postgresql, testcontainers
-from benchmarks.result import OURS, Goal, Result, Row
+from benchmarks.result import OURS, TORN_DOWN, Goal, Result, Row
 
 ROWS = 1000
 SEED = (
@@ -96,7 +96,7 @@ class _Whole:
 
     def rows(self) -> list[Row]:
         """Without the first run of each, which warmed up."""
-        return [Row(f"{name}, with tear-down", runs[1:]) for name, runs in self.samples.items()]
+        return [Row(name + TORN_DOWN, runs[1:]) for name, runs in self.samples.items()]
 
 
 def _ours(bench: Bench, whole: _Whole) -> Subject:

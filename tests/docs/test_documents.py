@@ -10,7 +10,7 @@ What a block is, its info string says; an HTML comment on the line before may sa
 - `text`: shown, never run.
 
 `<!-- file: PATH -->`: the block is that file of the repository, word for word, and run where it
-lives. `<!-- run by .ci/run -->`: a whole set-up, which is run there. `<!-- fails -->`: the tests in
+lives. `<!-- run by PATH -->`: that file of the repository runs it. `<!-- fails -->`: the tests in
 the block fail, as the text says. `<!-- needs: NAME -->`: a capability of tests/conftest.py.
 
 The blocks of one document share a directory and run in order, with a service of their own.
@@ -153,7 +153,10 @@ def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def _check(block: Block, directory: Path, environ: Mapping[str, str]) -> None:
-    if block.language == "text" or block.mark == RUN_BY_CI:
+    if block.language == "text":
+        return
+    if (path := block.marked("run by")) is not None:
+        assert (REPOSITORY / path).is_file(), f"{block}: there is no {path}"
         return
     if (path := block.marked("file:")) is not None:
         assert block.code == (REPOSITORY / path).read_text(), f"{block} is not {path}"
