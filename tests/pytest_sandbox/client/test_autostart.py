@@ -15,6 +15,7 @@ import pytest
 from pytest_sandbox import Conflict, Forbidden, SandboxError, ServiceUnavailable, connect
 from pytest_sandbox.autostart import Service
 from pytest_sandbox.errors import BadRequest
+from sandboxd.linux import process as own_process
 
 OTHER_UID = 12345
 
@@ -239,6 +240,8 @@ def test_a_socket_that_another_user_serves_is_refused(home: Home) -> None:
             impostor.listen()
         finally:
             os.seteuid(0)
+            # A change of ids takes it, and without it children of later tests hide their /proc.
+            own_process.prctl(own_process.PR_SET_DUMPABLE, 1)
         with pytest.raises(Forbidden, match=f"user id {OTHER_UID} serves it"):
             connect().version()
 
