@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import amount
+from benchmarks.report import amount, times
 from benchmarks.result import OURS, TORN_DOWN
 
 _VERDICTS = {True: "met", False: "**missed**", None: "not measured"}
@@ -19,7 +19,8 @@ def account(document: dict[str, Any]) -> str:
     machine = document["machine"]
     facts = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']:.0f} GiB"
     system = f"{machine['system']}, kernel {machine['kernel']}, as {machine['user']}"
-    lines = [f"Medians of one run, {document['when'][:10]}: {facts}, {system}.", ""]
+    load = f"load {machine['load'][0]:.1f} at its start"
+    lines = [f"Medians of one run, {document['when'][:10]}: {facts}, {system}, {load}.", ""]
     lines += ["| | runs | median | times ours |", "|---|---:|---:|---:|"]
     for scenario in document["scenarios"]:
         lines += [f"| **{scenario['title']}** | | | |", *_rows(scenario)]
@@ -33,8 +34,8 @@ def _rows(scenario: dict[str, Any]) -> Iterator[str]:
     for row in scenario["rows"]:
         if row["subject"].endswith(TORN_DOWN):
             continue
-        times = f"{row['median'] / ours:.2g}" if row["unit"] == "s" else ""
-        shown = "" if row["subject"] == OURS else times
+        compared = row["unit"] == "s" and row["subject"] != OURS
+        shown = times(row["median"] / ours) if compared else ""
         median = amount(row["median"], row["unit"])
         yield f"| {row['subject']} | {row['runs']} | {median} | {shown} |"
 

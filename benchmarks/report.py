@@ -54,10 +54,15 @@ def amount(value: float, unit: Unit) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
 
 
+def times(ratio: float) -> str:
+    """A ratio in two digits, or more where it has more before the point."""
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
+
+
 def _ratio(row: Row, ours: float | None) -> str:
     if row.unit != "s" or ours is None or row.subject == OURS:
         return ""
-    return f"{row.median / ours:.2g}x" if row.median < 10 * ours else f"{row.median / ours:.0f}x"
+    return f"{times(row.median / ours)}x"
 
 
 def _goal(goal: Goal) -> str:
