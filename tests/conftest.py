@@ -210,12 +210,12 @@ class Service:
 
 
 @contextmanager
-def _service_directory() -> Iterator[Path]:
+def _service_directory(parent: str = "/tmp") -> Iterator[Path]:
     """A directory for a service's socket and state, with a path short enough for a socket.
 
     It is removed as the service's own user 0: some files belong to subordinate ids.
     """
-    base = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="sbx-", dir=parent))
     yield base
     why = _in_child(
         "from sandboxd.linux import idmap; idmap.enter_outer_namespace(idmap.choose());"
@@ -243,9 +243,9 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
-def own_service() -> Iterator[Service]:
-    """A service that this test alone uses and may break."""
-    with _service_directory() as base:
+def own_service(request: pytest.FixtureRequest) -> Iterator[Service]:
+    """A service that this test alone uses and may break; indirectly, below another directory."""
+    with _service_directory(getattr(request, "param", "/tmp")) as base:
         running = Service(base)
         running.start()
         yield running

@@ -18,6 +18,7 @@ from sandboxd.errors import HostLacks, SandboxError, StartFailed, Unavailable
 from sandboxd.launcher import wire
 from sandboxd.launcher.pool import Pool
 from sandboxd.launcher.profile import DEFAULT_CAPABILITIES
+from sandboxd.launcher.rootfs import is_below
 from sandboxd.launcher.running import Running
 from sandboxd.launcher.spec import ContainerSpec, HostRoot, Mount, Process
 from sandboxd.linux import loopback, mount, namespaces, pidfd
@@ -322,7 +323,7 @@ class Launcher:
 
 
 def _hides_what_it_shows(host: HostRoot) -> bool:
-    return any(hidden.startswith(f"{shown}/") for hidden in host.hide for shown in host.show)
+    return any(is_below(hidden, shown) for hidden in host.hide for shown in host.show)
 
 
 def _show(path: str) -> Mount | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from sandboxd.launcher.spec import HostRoot
 from sandboxd.launcher.stage import VOLATILE, Stage, attach, ensure_directory, ensure_directory_path
 from sandboxd.linux import mount
 from sandboxd.linux.openat2 import open_beneath
-
-_EMPTY: Final = "empty"
 
 
 class HostSkeleton(NamedTuple):
@@ -89,10 +87,7 @@ class Hide(NamedTuple):
         except OSError:
             return
         try:
-            is_directory = stat.S_ISDIR(os.fstat(target).st_mode)
-            source = f"{stage.path}/{_EMPTY}" if is_directory else "/dev/null"
-            cover = mount.open_tree(source, recursive=False)
-            mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=cover)
+            cover = _cover(os.fstat(target).st_mode)
             mount.move_mount(cover, dirfd=target)
             os.close(cover)
         finally:
@@ -100,3 +95,17 @@ class Hide(NamedTuple):
 
     def describe(self) -> str:
         return f"empty on {self.path}"
+
+
+def _cover(mode: int) -> int:
+    """A detached mount: an empty directory of the same mode, writable, or an empty file.
+
+    A directory such as /var/tmp stays of use, and what is shown below it finds a place.
+    """
+    if stat.S_ISDIR(mode):
+        attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+        strings = (("mode", f"{stat.S_IMODE(mode):o}"),)
+        return mount.new_filesystem("tmpfs", strings, (), attributes)
+    cover = mount.open_tree("/dev/null", recursive=False)
+    mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=cover)
+    return cover

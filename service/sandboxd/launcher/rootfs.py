@@ -43,9 +43,15 @@ def plan_host(host: HostRoot, upper: str | None) -> list[Operation]:
     operations: list[Operation] = [HostSkeleton(host, upper)]
     operations += [HostOverlay(name, lower, upper) for name, lower in host.overlays]
     operations += [HostBind(f"/{name}") for name in host.binds]
+    above = [path for path in host.hide if any(is_below(shown, path) for shown in host.show)]
+    operations += [Hide(path) for path in above]
     operations += [HostBind(path) for path in host.show]
-    operations += [Hide(path) for path in host.hide]
+    operations += [Hide(path) for path in host.hide if path not in above]
     return operations
+
+
+def is_below(path: str, directory: str) -> bool:
+    return path.startswith(f"{directory}/")
 
 
 def _inside(spec: ContainerSpec, files: Sequence[Operation]) -> list[Operation]:

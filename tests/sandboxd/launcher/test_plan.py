@@ -59,3 +59,14 @@ def test_a_specification_survives_the_wire() -> None:
     arrived = ContainerSpec.from_wire(marshal.loads(marshal.dumps(plain)), [20, 21])
     assert [each.source_fd for each in arrived.mounts] == [20, None, 21]
     assert arrived._replace(mounts=spec.mounts) == spec
+
+
+def test_what_is_hidden_above_a_shown_path_comes_before_it() -> None:
+    host = HOST._replace(show=("/var/tmp/project",), hide=("/var/tmp", "/var/tmp/project/state"))
+    described = [each.describe() for each in plan(_spec(Rootfs(host=host)))]
+    order = [line for line in described if "/var/tmp" in line]
+    assert order == [
+        "empty on /var/tmp",
+        "bind on /var/tmp/project: read-only, recursive",
+        "empty on /var/tmp/project/state",
+    ]
