@@ -87,16 +87,19 @@ class Catalog:
             self._tags.pop(name, None)
             self._refresh()
 
-    def forget(self, image: Image) -> None:
-        """Delete an image and its names; its layers are for the collector."""
+    def forget(self, image: Image) -> bool:
+        """Delete an image that has no name; its layers are for the collector.
+
+        Whether it is gone by this call: somebody may have named it again in the meantime.
+        """
         with self._mutex:
+            found = self._images.get(image.id)
+            if found is None or found.tags:
+                return False
             with self._store.database.releasing():
                 self._store.database.images.delete(image.id)
-                for name in image.tags:
-                    self._store.database.tags.delete(name)
-            self._images.pop(image.id, None)
-            for name in image.tags:
-                self._tags.pop(name, None)
+            del self._images[image.id]
+            return True
 
     def tagged_as(self, name: str) -> str | None:
         """The short name with its tag, when `name` names an image in that way."""

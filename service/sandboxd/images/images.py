@@ -122,9 +122,8 @@ class Images:
         for each in names:
             self._catalog.untag(each)
         done = [{"Untagged": each} for each in names]
-        if users or set(image.tags) - set(names):
+        if users or not self._catalog.forget(image):
             return done
-        self._catalog.forget(image)
         layers = self._store.collect().layers
         return [*done, *({"Deleted": digest} for digest in (image.id, *layers))]
 
