@@ -23,8 +23,9 @@ def test_a_project_beside_the_state_is_shown_and_the_state_is_not(own_service: A
         f" && touch {parent}/mine && ls {own_service.root.parent}"
     )
     with connect(own_service.host, autostart=False) as client:
-        for options in ({}, {"sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"}}):
-            ran = client.run("host", ["sh", "-c", script], show=[project], **options)
+        # With a sysctl the container takes a slot that has not assembled `host` ahead.
+        for sysctls in ({}, {"net.ipv4.ip_unprivileged_port_start": "0"}):
+            ran = client.run("host", ["sh", "-c", script], show=[project], sysctls=sysctls)
             assert (ran.exit_code, ran.stdout) == (0, b"contentproject\n"), ran.stderr
     assert not (parent / "mine").exists()
     assert not (project / "new").exists()
