@@ -26,7 +26,7 @@ class HostRoot(NamedTuple):
     show: tuple[str, ...] = ()
     """Absolute host paths bound at the same place, read-only."""
     hide: tuple[str, ...] = ()
-    """Absolute paths covered by an empty file or directory, after all the others."""
+    """Absolute paths covered by an empty file or directory, before what is shown below them."""
 
 
 class Rootfs(NamedTuple):

@@ -25,7 +25,6 @@ MS_PRIVATE: Final = 1 << 18
 MS_SLAVE: Final = 1 << 19
 
 MNT_DETACH: Final = 2
-UMOUNT_NOFOLLOW: Final = 8
 
 AT_FDCWD: Final = -100
 AT_EMPTY_PATH: Final = 0x1000

@@ -11,10 +11,8 @@ from sandboxd.linux.syscalls import checked, libc, syscall
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
-PR_SET_KEEPCAPS: Final = 8
 PR_SET_NAME: Final = 15
 PR_SET_NO_NEW_PRIVS: Final = 38
-PR_SET_CHILD_SUBREAPER: Final = 36
 
 CLOSE_RANGE_CLOEXEC: Final = 4
 _LAST_FD: Final = 0xFFFFFFFF
