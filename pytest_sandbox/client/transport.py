@@ -129,12 +129,14 @@ class Transport:
         """Send as much as goes at once; the connection, and how many bytes it took.
 
         The service may be closing an idle connection at this very moment: when not one byte of the
-        request could be sent, a new connection gets it.
+        request could be sent, a new connection gets it. One that already holds an answer is kept.
         """
         connection = self._take()
         try:
             return connection, connection.socket.send(data)
         except (BrokenPipeError, ConnectionResetError):
+            if connection.has_answer():
+                return connection, 0
             connection.drop()
             return Connection(self._connect()), 0
 

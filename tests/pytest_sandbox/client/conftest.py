@@ -6,6 +6,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar
@@ -58,7 +59,8 @@ class Script:
             thread.join()
 
     def _converse(self, sock: socket.socket, answers: list[bytes]) -> None:
-        with sock, sock.makefile("rb") as file:
+        """Until the answers are given, or the client has hung up."""
+        with suppress(BrokenPipeError), sock, sock.makefile("rb") as file:
             if answers[:1] == [self.UNASKED]:
                 sock.sendall(b"".join(answers[1:]))
                 return

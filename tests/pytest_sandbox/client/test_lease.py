@@ -34,16 +34,20 @@ def await_destroyed(events: Iterator[dict[str, Any]], *ids: str) -> None:
             waiting.discard(event["Actor"]["ID"])
 
 
+def labels(client: Client) -> list[str]:
+    return [each["Label"] for each in client.call("GET", "/sandbox/leases")]
+
+
 def test_what_a_client_made_goes_with_it(service: Service, observer: Client, busybox: str) -> None:
     with observer.events(filters={"type": ["container"]}) as events:
         with connect(service.host, autostart=False, label="the test") as client:
             running = client.container(busybox, SLEEP).start()
             created = client.container(busybox, SLEEP)
             volume = client.volume()
-            [lease] = observer.call("GET", "/sandbox/leases")
-            assert lease["Label"] == f"the test (pid {os.getpid()})"
+            label = f"the test (pid {os.getpid()})"
+            assert label in labels(observer)
         await_destroyed(events, running.id, created.id)
-    assert observer.call("GET", "/sandbox/leases") == []
+    assert label not in labels(observer)
     with pytest.raises(NotFound):
         observer.get_volume(volume.name)
 
@@ -57,9 +61,9 @@ def test_without_a_lease_it_stays(service: Service, observer: Client, busybox: s
 
 
 def test_a_client_that_only_looks_holds_no_lease(service: Service, observer: Client) -> None:
-    with connect(service.host, autostart=False) as client:
+    with connect(service.host, autostart=False, label="only looks") as client:
         client.containers()
-        assert observer.call("GET", "/sandbox/leases") == []
+        assert not any(label.startswith("only looks") for label in labels(observer))
 
 
 KILLED = """
@@ -81,10 +85,10 @@ def test_kill_9_leaves_nothing(service: Service, observer: Client, busybox: str)
     ):
         assert client.stdout is not None
         *ids, volume = client.stdout.readline().split()
-        assert {each.id for each in observer.containers()} == set(ids)
+        assert {each.id for each in observer.containers()} >= set(ids)
         client.kill()
         await_destroyed(events, *ids)
-    assert observer.containers(all=True) == []
+    assert not {each.id for each in observer.containers(all=True)} & set(ids)
     assert volume not in [each.name for each in observer.volumes()]
 
 
@@ -104,18 +108,21 @@ def in_child(work: Any) -> int:
 def test_a_forked_child_has_a_lease_of_its_own(
     service: Service, observer: Client, busybox: str
 ) -> None:
-    with connect(service.host, autostart=False) as client:
+    with connect(service.host, autostart=False, label="forks") as client:
         ours = client.container(busybox, SLEEP).start()
+        read, write = os.pipe()
 
         def work() -> None:
             theirs = client.container(busybox, SLEEP).start()
-            assert {each.id for each in client.containers()} == {ours.id, theirs.id}
-            assert len(client.call("GET", "/sandbox/leases")) == 2
+            os.write(write, theirs.id.encode())
+            assert {each.id for each in client.containers()} >= {ours.id, theirs.id}
+            assert len([each for each in labels(client) if each.startswith("forks")]) == 2
 
         with observer.events(filters={"type": ["container"]}) as events:
             assert in_child(work) == 0
-            event = next(each for each in events if each["Action"] == "destroy")
-        assert event["Actor"]["ID"] != ours.id
+            await_destroyed(events, os.read(read, 64).decode())
+        os.close(read)
+        os.close(write)
         assert ours.status == "running"
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import socket
 import threading
 from itertools import repeat
 
@@ -197,6 +199,26 @@ def test_an_upload_that_is_refused_half_way_tells_why(script: Script) -> None:
     endless = repeat(b"x" * 65536)
     with pytest.raises(BadRequest, match="invalid reference format"):
         script.transport().request(Request("POST", "/images/create", endless))
+
+
+def test_a_refusal_that_came_before_the_first_byte_was_sent_is_read(script: Script) -> None:
+    script.connections = [[Script.UNASKED, answer(b'{"message":"too busy"}', "400 Bad Request")]]
+    transport = script.transport()
+    connect = transport._connect
+
+    def connect_and_wait_for_the_end() -> socket.socket:
+        sock = connect()
+        while select.select([sock], [], [], 5)[0]:
+            try:
+                sock.send(b"")
+            except BrokenPipeError:
+                break
+        return sock
+
+    transport._connect = connect_and_wait_for_the_end
+    with pytest.raises(BadRequest, match="too busy"):
+        transport.request(GET)
+    assert script.accepted == 1
 
 
 def test_threads_share_a_transport(script: Script) -> None:
