@@ -282,14 +282,14 @@ class Launcher:
         else:
             os.close(value)
 
-    def _on_exit(self, token: int, status: int) -> None:
+    def _on_exit(self, token: int, code: int) -> None:
         child = self._running.pop(token, None)
         pool = self._orders.pop(token, None)
         if child is None:
             return
         if pool is not None and pool.discard(child):
             child.close()
-        child.finish(status)
+        child.finish(code)
 
     def _on_failure(self, token: int, number: int, text: str) -> None:
         if token in self._answers:
@@ -309,7 +309,7 @@ class Launcher:
         self.lost.set_result(reason)
         self._end_pools(reason)
         for child in list(self._running.values()):
-            child.finish(9)
+            child.finish(-9)
         self._running.clear()
 
     def _end_pools(self, reason: str) -> None:

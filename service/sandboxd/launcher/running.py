@@ -33,9 +33,8 @@ class Running:
             os.close(self.pidfd)
             self.pidfd = -1
 
-    def finish(self, status: int) -> None:
-        """Record the wait status that the fork server reported."""
-        code = os.waitstatus_to_exitcode(status)
+    def finish(self, code: int) -> None:
+        """Record the end that the fork server reported: an exit code, or minus a signal."""
         self.exit_signal = -code if code < 0 else 0
         if not self.exited.done():
             self.exited.set_result(code if code >= 0 else 128 - code)

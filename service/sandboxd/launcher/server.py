@@ -10,10 +10,9 @@ from __future__ import annotations
 import gc
 import os
 import select
-import signal
 import socket
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from sandboxd.launcher import profile, slot, wire
 from sandboxd.launcher.spec import HostRoot
@@ -23,8 +22,22 @@ from sandboxd.linux import process as own_process
 _JOINED: Final = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID
 
 
+_QUIET: Final = 0.004
+"""Seconds without a message after which mounts of ended containers are taken down."""
+_LEFT_MAX: Final = 16
+"""Ended containers whose mounts wait for such a pause."""
+
+
+class Child(NamedTuple):
+    """A process that the fork server made; the service knows it by its token."""
+
+    token: int
+    mounts: int | None = None
+    """Its mount namespace, which holds all that is mounted there beyond the process's end."""
+
+
 class ForkServer:
-    """One loop over two descriptors: the service's socket and the signal pipe."""
+    """One loop over the service's socket and a pidfd for each child."""
 
     def __init__(self, service: socket.socket, store: str, maps: tuple[str, str]) -> None:
         self._service = service
@@ -33,22 +46,22 @@ class ForkServer:
         self._single_id = maps[0].split() == ["0", "0", "1"]
         self._own_pids = namespaces.open_namespace("self", "pid")
         self._own_net = namespaces.open_namespace("self", "net")
-        self._by_pid: dict[int, int] = {}
+        self._poll = select.epoll()
+        self._children: dict[int, Child] = {}
+        self._left: list[int] = []
 
     def serve(self) -> NoReturn:
-        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        poll = select.poll()
-        poll.register(self._service, select.POLLIN)
-        poll.register(woken, select.POLLIN)
+        service = self._service.fileno()
+        self._poll.register(service, select.EPOLLIN)
         while True:
-            for fd, _ in poll.poll():
-                if fd == woken:
-                    os.read(woken, 4096)
-                    self._reap()
-                else:
+            ready = self._poll.poll(_QUIET if self._left else None)
+            if not ready or len(self._left) > _LEFT_MAX:
+                self._clear_away()
+            for fd, _ in ready:
+                if fd == service:
                     self._answer()
+                else:
+                    self._reap(fd)
 
     def _tell(self, message: wire.Message, fds: Sequence[int] = ()) -> None:
         """Send to the service; without one there is nothing left to do here."""
@@ -86,13 +99,11 @@ class ForkServer:
             pid, pidfd = namespaces.fork_into(namespaces.CONTAINER)
             if pid == 0:
                 self._slot_in_child(ours, theirs, work)
-            self._by_pid[pid] = token
-            try:
-                self._write_maps(pid)
-                ours.send(b"m")
-                self._tell(("child", token), [pidfd, ours.fileno()])
-            finally:
-                os.close(pidfd)
+            self._keep(pidfd, Child(token))
+            self._children[pidfd] = Child(token, namespaces.open_namespace(pid, "mnt"))
+            self._write_maps(pid)
+            ours.send(b"m")
+            self._tell(("child", token), [pidfd, ours.fileno()])
         finally:
             ours.close()
             theirs.close()
@@ -118,9 +129,8 @@ class ForkServer:
             pid, pidfd = self._fork_beside(target)
             if pid == 0:
                 self._entered_in_child(ours, theirs, target)
-            self._by_pid[pid] = token
+            self._keep(pidfd, Child(token))
             self._tell(("child", token), [pidfd, ours.fileno()])
-            os.close(pidfd)
         finally:
             ours.close()
             theirs.close()
@@ -155,17 +165,25 @@ class ForkServer:
         with made:
             self._tell(("opened", token), [made.fileno()])
 
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            token = self._by_pid.pop(pid, None)
-            if token is not None:
-                self._tell(("exit", token, status))
+    def _keep(self, pidfd: int, child: Child) -> None:
+        self._children[pidfd] = child
+        self._poll.register(pidfd, select.EPOLLIN)
+
+    def _reap(self, pidfd: int) -> None:
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        assert ended is not None
+        child = self._children.pop(pidfd)
+        code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        self._tell(("exit", child.token, code))
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        if child.mounts is not None:
+            self._left.append(child.mounts)
+
+    def _clear_away(self) -> None:
+        """Unmount what ended containers had mounted; somebody would wait for it at their end."""
+        while self._left:
+            os.close(self._left.pop())
 
 
 def main(service_fd: int, store: str, uid_map: str, gid_map: str) -> NoReturn:

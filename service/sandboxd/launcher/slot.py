@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 from typing import Literal, NamedTuple, NoReturn
 
@@ -66,9 +65,7 @@ def report_in_child(control: socket.socket, error: BaseException) -> NoReturn:
 
 
 def _quiet_in_child(control: socket.socket) -> None:
-    """Nothing of the fork server stays: descriptors, signal dispositions, session."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    """Nothing of the fork server stays: descriptors, session."""
     os.setsid()
     own_process.set_name("sandbox-slot")
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
