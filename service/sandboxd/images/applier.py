@@ -4,8 +4,8 @@ Nothing an archive says can reach outside its root: parents are descriptors (see
 last component is created with O_EXCL or O_NOFOLLOW, and links are leaves. Whiteouts become
 character devices 0:0 and opaque directories `user.overlay.opaque` (overlayfs documentation,
 "whiteouts and opaque directories"). The later of two members of one name wins, but a whiteout never
-hides an entry of its own layer. What a user namespace cannot have (devices, file capabilities,
-foreign attributes) is left out and recorded.
+hides an entry of its own layer: a directory beside its own whiteout is an opaque one. What a user
+namespace cannot have (devices, file capabilities, foreign attributes) is left out and recorded.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sandboxd.errors import BadRequest, HostLacks, SandboxError
 from sandboxd.images.layer_root import LayerRoot, Path, components
 from sandboxd.images.ownership import Ownership
 from sandboxd.images.tar import Kind, Member, TarReader
+from sandboxd.store import trees
 from sandboxd.store.trees import OPAQUE, is_whiteout
 
 _WHITEOUT: Final = ".wh."
@@ -28,7 +29,14 @@ _OPAQUE_MARK: Final = ".wh..wh..opq"
 _RESERVED: Final = ".wh..wh."
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DENIED: Final = (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ, errno.EMLINK)
+_UNFIT: Final = (
+    *(errno.ENOTSUP, errno.ERANGE, errno.E2BIG, errno.EPERM, errno.EINVAL),
+    errno.ENOSPC,  # ext4: more than its one block for attributes holds, whatever is free elsewhere
+)
 _MODE_IMPLIED: Final = 0o755
+_KEPT_MAX: Final = 256 << 20
+_KEPT_EACH: Final = 600
+"""Bytes that one directory, or one entry of the metadata, takes in memory besides its name."""
 
 
 @dataclass(slots=True)
@@ -63,7 +71,8 @@ class Applier:
         self._ownership = ownership
         self._directories: dict[Path, Member] = {}
         self._opaque: set[Path] = set()
-        self._replaced = 0
+        self._hidden: set[Path] = set()
+        self._replaced = self._kept = 0
         self._done = Applied()
 
     def apply(self, archive: TarReader) -> Applied:
@@ -93,6 +102,9 @@ class Applier:
         if not path:
             if member.kind is Kind.DIRECTORY:
                 self._directories[()] = member
+            return
+        if any(part.startswith(_WHITEOUT) for part in path[:-1]):
+            self._skip(path, "a directory with the name of a whiteout")
             return
         if path[-1].startswith(_WHITEOUT):
             self._white_out(path)
@@ -129,16 +141,32 @@ class Applier:
         if stat.S_ISDIR(status.st_mode):
             self._replaced += 1
             os.rename(path[-1], str(self._replaced), src_dir_fd=parent, dst_dir_fd=self._attic)
-            self._forget_directories((*real, path[-1]))
+            self._forget_directories((*real, path[-1]), str(self._replaced))
         else:
             os.unlink(path[-1], dir_fd=parent)
         self._root.forget()
 
-    def _forget_directories(self, gone: Path) -> None:
-        """Nothing is left to be set on a directory that was replaced, nor below it."""
-        for known in (self._directories, self._opaque, self._root.implied):
-            for path in [path for path in known if path[: len(gone)] == gone]:
-                known.pop(path) if isinstance(known, dict) else known.discard(path)
+    def _forget_directories(self, gone: Path, aside: str) -> None:
+        """Nothing is left to be set on a directory that was replaced, nor below it.
+
+        What it held is read from where it lies now: each directory is replaced once, but looking
+        through all that are known for each replacement would take a hostile archive hours.
+        """
+        self._forget_directory(gone)
+        fd = os.open(aside, trees.DIRECTORY, dir_fd=self._attic)
+        try:
+            for entry in trees.walk(fd):
+                path = (*gone, *entry.path.split("/"))
+                self._hidden.discard(path)
+                if entry.is_directory:
+                    self._forget_directory(path)
+        finally:
+            os.close(fd)
+
+    def _forget_directory(self, path: Path) -> None:
+        self._directories.pop(path, None)
+        self._opaque.discard(path)
+        self._root.implied.discard(path)
 
     def _place_directory(self, path: Path, member: Member) -> None:
         parent, real = self._root.directory(path[:-1])
@@ -150,6 +178,7 @@ class Applier:
                 self._remove(path)
                 return self._place_directory(path, member)
         self._root.implied.discard((*real, path[-1]))
+        self._keep(len(member.name) + sum(map(len, member.xattrs.values())))
         self._directories[(*real, path[-1])] = member
 
     def _write(self, parent: int, name: str, member: Member, archive: TarReader) -> None:
@@ -176,6 +205,8 @@ class Applier:
     def _own_leaf(self, path: Path, member: Member) -> None:
         """Owner, time and, for a FIFO, mode of something that must not be opened or followed."""
         parent, _ = self._root.directory(path[:-1])
+        for attribute in member.xattrs:
+            self._skip(path, f"attribute {attribute}")
         owner = self._owner(path, member)
         if owner != (0, 0):
             os.chown(path[-1], *owner, dir_fd=parent, follow_symlinks=False)
@@ -191,6 +222,7 @@ class Applier:
     def _owner(self, path: Path, member: Member) -> tuple[int, int]:
         placed = self._ownership.placed(member.uid, member.gid)
         if placed != (member.uid, member.gid):
+            self._keep(len(member.name))
             self._done.owners["/".join(path)] = [member.uid, member.gid]
         return placed
 
@@ -201,14 +233,17 @@ class Applier:
         try:
             os.setxattr(place, name, value)
         except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.ERANGE, errno.E2BIG, errno.EPERM):
+            if error.errno not in _UNFIT:
                 raise
             self._skip(path, f"attribute {name}")
 
     def _link(self, path: Path, target: Path) -> None:
         if not target:
             raise BadRequest("hard link", "to the root of the archive")
-        if target == path:
+        if self._is_same(path, target):
+            return
+        if "device" in self._done.skipped.get("/".join(target), ()):
+            self._skip(path, "device")
             return
 
         def make(parent: int, name: str) -> None:
@@ -223,6 +258,12 @@ class Applier:
                 os.close(parent)
 
         self._place(path, make)
+
+    def _is_same(self, path: Path, target: Path) -> bool:
+        """Whether both are one name, perhaps by way of a link: making it would unmake it."""
+        if path[-1] != target[-1]:
+            return False
+        return self._root.directory(path[:-1])[1] == self._root.directory(target[:-1])[1]
 
     def _refuse_odd_target(self, parent: int, target: Path) -> None:
         shown = f"hard link to {'/'.join(target)[:200]!r}"
@@ -246,6 +287,8 @@ class Applier:
             raise BadRequest(
                 f"archive member {'/'.join(path)[:200]!r}", "a whiteout without a name"
             )
+        self._keep(len(hidden))
+        self._hidden.add((*real, hidden))
         try:
             os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
         except FileExistsError:
@@ -256,7 +299,15 @@ class Applier:
             mend = "set SANDBOX_ROOT to a directory on ext4, xfs, btrfs or tmpfs, not on overlayfs"
             raise HostLacks("unpack the layer", why, mend) from error
 
+    def _keep(self, size: int) -> None:
+        """Count what stays in memory until the end. Raises BadRequest for too much of it."""
+        self._kept += _KEPT_EACH + size
+        if self._kept > _KEPT_MAX:
+            why = f"directories, owners and attributes of more than {_KEPT_MAX >> 20} MiB"
+            raise BadRequest("archive", why)
+
     def _skip(self, path: Path, what: str) -> None:
+        self._keep(sum(map(len, path)) + len(what))
         self._done.skipped.setdefault("/".join(path), []).append(what)
 
     def _finish_directories(self) -> None:
@@ -265,6 +316,7 @@ class Applier:
         Until now they were 0700, so that neither a missing write bit nor a set-group-ID bit could
         disturb what was made inside them.
         """
+        self._opaque |= self._hidden & (self._directories.keys() | self._root.implied)
         self._done.opaque_root = () in self._opaque
         self._done.implied = sorted("/".join(path) for path in self._root.implied)
         everywhere = {(), *self._directories, *self._root.implied, *self._opaque}

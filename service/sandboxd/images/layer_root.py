@@ -20,6 +20,10 @@ _FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CACHE_MAX: Final = 400
 _DEPTH_MAX: Final = 200
 _LINKS_MAX: Final = 40
+"""Links on one way, all in all, as in path_resolution(7): a limit for each level of nesting alone
+would let a few hundred links that name each other be followed for years."""
+_IMPLIED_MAX: Final = 500_000
+_RESERVED: Final = ".wh."
 
 
 def components(name: str) -> Path:
@@ -40,23 +44,18 @@ class LayerRoot:
     def __init__(self, root: int) -> None:
         self._root = root
         self._open: dict[Path, tuple[int, Path]] = {}
+        self._links = 0
         self.implied: set[Path] = set()
         """Directories that were made only because something lies in them."""
 
-    def directory(self, path: Path, links: int = _LINKS_MAX) -> tuple[int, Path]:
+    def directory(self, path: Path) -> tuple[int, Path]:
         """A descriptor for `path`, made where missing, and the path with its links resolved.
 
         The descriptor belongs to the cache: use it before the next call. Raises BadRequest where
         something else than a directory is in the way.
         """
-        known = len(path)
-        while known and path[:known] not in self._open:
-            known -= 1
-        fd, real = self._open[path[:known]] if known else (self._root, ())
-        for depth in range(known, len(path)):
-            fd, real = self._step(fd, real, path[depth], links)
-            self._remember(path[: depth + 1], fd, real)
-        return fd, real
+        self._links = 0
+        return self._walked(path)
 
     def forget(self) -> None:
         """Close all descriptors: a directory or a link that they came through was replaced."""
@@ -64,22 +63,37 @@ class LayerRoot:
             os.close(fd)
         self._open.clear()
 
-    def _step(self, fd: int, real: Path, name: str, links: int) -> tuple[int, Path]:
+    def _walked(self, path: Path) -> tuple[int, Path]:
+        known = len(path)
+        while known and path[:known] not in self._open:
+            known -= 1
+        fd, real = self._open[path[:known]] if known else (self._root, ())
+        for depth in range(known, len(path)):
+            fd, real = self._step(fd, real, path[depth])
+            self._remember(path[: depth + 1], fd, real)
+        return fd, real
+
+    def _step(self, fd: int, real: Path, name: str) -> tuple[int, Path]:
         try:
             return os.open(name, _FLAGS, dir_fd=fd), (*real, name)
         except FileNotFoundError:
             return self._made(fd, real, name)
         except NotADirectoryError:
-            return self._followed(fd, real, name, links)
+            return self._followed(fd, real, name)
 
     def _made(self, fd: int, real: Path, name: str) -> tuple[int, Path]:
         if len(real) >= _DEPTH_MAX:
             raise BadRequest(f"archive: {'/'.join(real)[:80]!r}…", "nested too deep")
+        if name.startswith(_RESERVED):
+            raise BadRequest(f"archive: {name[:80]!r}", "a directory with the name of a whiteout")
+        if len(self.implied) >= _IMPLIED_MAX:
+            why = f"more than {_IMPLIED_MAX} directories that it does not name"
+            raise BadRequest("archive", why)
         os.mkdir(name, 0o700, dir_fd=fd)
         self.implied.add((*real, name))
         return os.open(name, _FLAGS, dir_fd=fd), (*real, name)
 
-    def _followed(self, fd: int, real: Path, name: str, links: int) -> tuple[int, Path]:
+    def _followed(self, fd: int, real: Path, name: str) -> tuple[int, Path]:
         shown = "/".join((*real, name))
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if is_whiteout(status):
@@ -88,15 +102,16 @@ class LayerRoot:
         if not stat.S_ISLNK(status.st_mode):
             raise BadRequest(f"archive: {shown[:200]!r}", "a file where a directory is needed")
         target = os.readlink(name, dir_fd=fd)
-        if links == 0:
+        self._links += 1
+        if self._links > _LINKS_MAX:
             raise BadRequest(f"archive: {shown[:200]!r}", "too many symbolic links")
         at: Path = () if target.startswith("/") else real
         for part in target.split("/"):
             if part == "..":
                 at = at[:-1]
             elif part not in ("", "."):
-                at = self.directory((*at, part), links - 1)[1]
-        found, _ = self.directory(at, links - 1)
+                at = self._walked((*at, part))[1]
+        found, _ = self._walked(at)
         return os.dup(found), at
 
     def _remember(self, path: Path, fd: int, real: Path) -> None:

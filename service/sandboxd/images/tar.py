@@ -20,7 +20,10 @@ from sandboxd.store.digests import Reader
 BLOCK: Final = 512
 _CHUNK: Final = 1 << 20
 _META_MAX: Final = 1 << 20
-"""Bytes of one pax header or GNU long name."""
+"""Bytes of the pax headers and GNU long names of one member."""
+_GLOBAL_MAX: Final = 16 << 10
+"""Bytes of all global pax headers: they count again for every member that follows."""
+_BESIDE_EACH: Final = 4096
 _NAME_MAX: Final = 4096
 _TIME_MAX: Final = 1 << 34
 """Seconds since 1970 that every file system in use can store."""
@@ -50,6 +53,11 @@ class Limits:
     size: int = 64 << 30
     members: int = 2_000_000
 
+    @property
+    def beside(self) -> int:
+        """Bytes of headers, padding and zeros at the end: 4 KiB for a member on the average."""
+        return _META_MAX + self.members * _BESIDE_EACH
+
 
 @dataclass(slots=True)
 class Member:
@@ -73,6 +81,7 @@ class _Extended:
     name: str | None = None
     target: str | None = None
     records: dict[str, bytes] = field(default_factory=dict)
+    size: int = 0
 
 
 class TarReader:
@@ -83,6 +92,7 @@ class TarReader:
         self._limits = limits or Limits()
         self._buffer = memoryview(b"")
         self._left = self._padding = 0
+        self._beside = self._global_size = 0
         self._global: dict[str, bytes] = {}
 
     def __iter__(self) -> Iterator[Member]:
@@ -119,6 +129,7 @@ class TarReader:
         self._skip(self._padding)
         self._padding = 0
         header = self._exactly(BLOCK, at_end=True)
+        self._count(BLOCK)
         if not header or not any(header):
             return None
         _check(header)
@@ -131,13 +142,13 @@ class TarReader:
             raise BadRequest("archive", "it holds a sparse member", mend)
         kind = _KINDS.get(chr(header[156]), Kind.OTHER)
         name = extended.name or _text(records.get("path")) or _header_name(header)
-        if kind is Kind.FILE and name.endswith("/"):
-            kind = Kind.DIRECTORY
         size = _decimal(records, "size", _number(header[124:136]))
+        if kind is Kind.FILE and name.endswith("/") and (header[156] == 0 or not size):
+            kind = Kind.DIRECTORY  # as before ustar; data that flag "0" announces is there, though
         has_data = kind in (Kind.FILE, Kind.OTHER)
         target = _target(header, records, extended)
         if max(len(name), len(target)) > _NAME_MAX:
-            raise BadRequest("archive", f"a name longer than {_NAME_MAX} characters: {name[:80]}…")
+            raise BadRequest("archive", f"a name longer than {_NAME_MAX} characters: {name[:80]!r}")
         if "\0" in name or "\0" in target:
             raise BadRequest("archive", f"a name with a NUL: {name[:80]!r}")
         return Member(
@@ -154,8 +165,10 @@ class TarReader:
 
     def _read_extension(self, flag: str, header: memoryview, extended: _Extended) -> None:
         size = _number(header[124:136])
-        if size > _META_MAX:
-            raise BadRequest("archive", f"an extended header of {size} bytes")
+        extended.size += size
+        if extended.size > _META_MAX:
+            raise BadRequest("archive", f"an extended header of {extended.size} bytes")
+        self._count(size)
         data = bytes(self._exactly(size))
         self._padding = -size % BLOCK
         if flag == "L":
@@ -165,11 +178,20 @@ class TarReader:
         elif flag == "x":
             extended.records.update(_pax(data))
         else:
+            self._global_size += size
+            if self._global_size > _GLOBAL_MAX:
+                raise BadRequest("archive", f"global headers of {self._global_size} bytes")
             self._global.update(_pax(data))
+
+    def _count(self, size: int) -> None:
+        self._beside += size
+        if self._beside > self._limits.beside:
+            raise BadRequest("archive", f"more than {self._limits.beside} bytes that are no data")
 
     def _drain(self) -> None:
         """Read to the stream's end, so that digests cover every byte; only zeros may come."""
         while piece := self._piece(_CHUNK, at_end=True):
+            self._count(len(piece))
             if any(bytes(piece).strip(b"\0")):
                 raise BadRequest("archive", "data after its end")
 
@@ -250,16 +272,15 @@ def _text(raw: bytes | None) -> str:
 def _pax(data: bytes) -> dict[str, bytes]:
     """Records `LENGTH KEY=VALUE\\n`, where LENGTH counts the whole record."""
     records = {}
-    while data.strip(b"\0"):
-        digits, _, _ = data[:20].partition(b" ")
-        if not digits.isdigit():
-            raise BadRequest("archive", "a malformed pax record")
-        length = int(digits)
-        record, data = data[len(digits) + 1 : length], data[length:]
-        key, equals, value = record.partition(b"=")
-        if not equals or not value.endswith(b"\n") or b"\0" in key:
+    at, data = 0, data.rstrip(b"\0")
+    while at < len(data):
+        digits, _, _ = data[at : at + 20].partition(b" ")
+        end = at + int(digits) if digits.isdigit() else 0
+        key, equals, value = data[at + len(digits) + 1 : end].partition(b"=")
+        if not equals or not value.endswith(b"\n") or b"\0" in key or end > len(data):
             raise BadRequest("archive", "a malformed pax record")
         records[_text(key)] = value[:-1]
+        at = end
     return records
 
 
