@@ -17,7 +17,6 @@ from aiohttp import web
 from sandboxd.api.call import Call
 from sandboxd.api.container_root import opened_root
 from sandboxd.api.replies import FRAME_HEADERS, empty_reply, encoded
-from sandboxd.api.threads import in_thread
 from sandboxd.api.tree_archive import TreeArchive
 from sandboxd.api.tree_extraction import TreeExtraction
 from sandboxd.api.uploads import consume
@@ -25,6 +24,7 @@ from sandboxd.errors import BadRequest, Forbidden, NotFound
 from sandboxd.images.compression import Decompressed
 from sandboxd.images.tar import TarReader
 from sandboxd.linux.openat2 import open_beneath
+from sandboxd.threads import in_thread
 
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 _BLOCK = 256 << 10

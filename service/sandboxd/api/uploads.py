@@ -9,8 +9,8 @@ from typing import BinaryIO, TypeVar, cast
 
 from aiohttp import ClientPayloadError, web
 
-from sandboxd.api.threads import in_thread
 from sandboxd.errors import BadRequest
+from sandboxd.threads import in_thread
 
 T = TypeVar("T")
 

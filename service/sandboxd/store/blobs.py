@@ -1,4 +1,4 @@
-"""Blobs by digest: put, open, stat, delete and nothing else.
+"""Blobs by digest: put, adopt, open, stat, delete and nothing else.
 
 A blob is complete and has the content that its name says, or it is not there: `put` writes into
 staging while it hashes, compares, writes back, and only then renames. Two writers of one blob both
@@ -50,6 +50,22 @@ class Blobs:
             os.rename(path, self._path(blob.digest))
         sync_directory(self._directory)
         return blob
+
+    def adopt(self, staged: Path, digest: str) -> Blob:
+        """Take over a file in staging that the caller has hashed while it wrote it.
+
+        Raises NoSpace when it cannot be written back; the file is the caller's then.
+        """
+        target = self._path(digest)
+        try:
+            with open(staged, "rb") as file:
+                os.fsync(file.fileno())
+                size = os.fstat(file.fileno()).st_size
+            os.rename(staged, target)
+            sync_directory(self._directory)
+        except OSError as error:
+            raise SandboxError.from_os("store a blob", error) from error
+        return Blob(digest, size)
 
     def open(self, digest: str) -> BinaryIO:
         """The blob's bytes. Raises NotFound."""

@@ -1,9 +1,11 @@
 """Garbage collection: what nothing refers to goes, what anything uses stays.
 
-Roots are the rows of images, snapshots and volumes, what the caller names as in use, and pins.
-Whoever makes a new reference pins the digest before it looks whether the thing is there, and holds
-the pin until its row is committed. Collection reads the pins first and the rows second, and no pin
-can be taken until it is done, so there is no moment at which a thing is in use and invisible.
+Roots are the rows of images, snapshots and volumes, those of the table of roots, what the caller
+names as in use, and pins. Whoever makes a new reference pins the digest before it looks whether the
+thing is there, and holds the pin until its row is committed. Collection reads the pins first and
+the rows second, and no pin can be taken until it is done, so there is no moment at which a thing is
+in use and invisible. Another process's pins are not seen: only the service collects, and what a
+registry beside it keeps is a row that is looked at under the digest's lock.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from sandboxd.store.database import Database
 from sandboxd.store.layers import Layers
 from sandboxd.store.locks import Locks
 from sandboxd.store.pins import Pins
+from sandboxd.store.roots import Roots
 from sandboxd.store.snapshots import Snapshot, Snapshots
 from sandboxd.store.trash import Trash
 
@@ -40,25 +43,34 @@ class Collector:
         blobs: Blobs,
         layers: Layers,
         snapshots: Snapshots,
+        roots: Roots,
         locks: Locks,
         pins: Pins,
         trash: Trash,
     ) -> None:
         self._root, self._database, self._trash = root, database, trash
         self._blobs, self._layers, self._snapshots = blobs, layers, snapshots
-        self._locks, self._pins = locks, pins
+        self._roots, self._locks, self._pins = roots, locks, pins
 
     def sweep(self) -> None:
         """Take away trees that a crash left without a row."""
-        rows = self._database.snapshots.all().values()
-        known = set(self._database.layers.all())
-        trees = {tree for row in rows for tree in row["trees"]}
-        for directory, digests in (("layers/sha256", known), ("snapshots", trees)):
+        for directory, known in (("layers/sha256", self._layer_rows), ("snapshots", self._trees)):
+            digests = known()
             for path in (self._root / directory).iterdir():
                 digest = f"sha256:{path.name}"
+                if digest in digests:
+                    continue
                 with self._locks.attempt(digest) as free:
-                    if free and digest not in digests:
+                    # Another process may have published it since: the rows are read once more.
+                    if free and digest not in known():
                         self._trash.discard(path)
+
+    def _layer_rows(self) -> set[str]:
+        return set(self._database.layers.all())
+
+    def _trees(self) -> set[str]:
+        rows = self._database.snapshots.all().values()
+        return {tree for row in rows for tree in row["trees"]}
 
     def collect(self, in_use: Iterable[str], unused_for: float | None) -> Reclaimed:
         with self._pins.frozen() as pinned:
@@ -71,7 +83,7 @@ class Collector:
             referred = kept | {layer for image in images for layer in image["layers"]}
             layers, size = self._drop_layers(referred)
             blobs, more = self._drop_blobs(
-                kept | {blob for image in images for blob in image["blobs"]}
+                kept | self._roots.all() | {blob for image in images for blob in image["blobs"]}
             )
         keys = tuple(snapshot.key for snapshot in snapshots)
         total = size + more + sum(snapshot.size for snapshot in snapshots)
@@ -99,8 +111,10 @@ class Collector:
         dropped, size = [], 0
         for path in (self._root / "blobs/sha256").iterdir():
             digest = f"sha256:{path.name}"
+            if digest in referred:
+                continue
             with self._locks.attempt(digest) as free:
-                if free and digest not in referred:
+                if free and not self._roots.keeps(digest):
                     size += self._blobs.stat(digest).size
                     self._blobs.delete(digest)
                     dropped.append(digest)

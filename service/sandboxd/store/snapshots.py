@@ -98,7 +98,8 @@ class Snapshots:
         with self._database.transaction():
             for key, used in changed.items():
                 row = self._database.snapshots.get(key)
-                if row is not None:
+                # A process beside the service knows an older moment.
+                if row is not None and row.get("used", 0) < used:
                     self._database.snapshots.put(key, {**row, "used": used})
 
     def delete(self, key: str) -> None:

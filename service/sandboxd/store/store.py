@@ -25,6 +25,7 @@ from sandboxd.store.database import Database
 from sandboxd.store.layers import Layers
 from sandboxd.store.locks import Locks
 from sandboxd.store.pins import Pins
+from sandboxd.store.roots import Roots
 from sandboxd.store.snapshots import Snapshots
 from sandboxd.store.trash import Trash, Worker
 
@@ -63,6 +64,7 @@ class Store:
         except OSError as error:
             raise SandboxError.from_os(f"make the state root {root}", error) from error
         self.database = Database(root / "metadata.sqlite")
+        self.roots = Roots(self.database)
         self._locks = Locks(root / "locks")
         self._pins = Pins()
         self._worker = Worker()
@@ -79,6 +81,7 @@ class Store:
             self.blobs,
             self.layers,
             self.snapshots,
+            self.roots,
             self._locks,
             self._pins,
             self._trash,
@@ -128,7 +131,7 @@ class Store:
         self._pins.remove(digest)
 
     def collect(self, in_use: Iterable[str] = (), *, unused_for: float | None = None) -> Reclaimed:
-        """Remove layers and blobs that no image, no pin and nothing `in_use` refers to.
+        """Remove layers and blobs that no image, no root, no pin and nothing `in_use` refers to.
 
         With `unused_for`, in seconds, snapshots that no volume started from for so long go too,
         unless a volume still uses them; without it snapshots stay, for they are a cache.
