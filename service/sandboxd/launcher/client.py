@@ -33,6 +33,8 @@ _ENTRY: Final = (
     "from sandboxd.launcher.server import main; main(int(sys.argv[2]), *sys.argv[3:])"
 )
 
+_WARM_JOINERS: Final = 2
+
 Stdio = tuple[int, int, int]
 
 
@@ -45,13 +47,14 @@ class Launcher:
         self._server = server
         self._pidfd = descriptor
         self._next_token = 0
-        self._image_slots = Pool(warm, lambda pool: self._order(pool, "image"))
-        self._any_slots = Pool(0, lambda pool: self._order(pool, "any"))
+        self._image_slots = Pool(warm, lambda pool: self._order(pool, "slot", "image"))
+        self._any_slots = Pool(0, lambda pool: self._order(pool, "slot", "any"))
+        self._joiners = Pool(_WARM_JOINERS, lambda pool: self._order(pool, "joiner"))
         self._host_slots: Pool | None = None
         self._host: HostRoot | None = None
         self._host_target = warm
         self._orders: dict[int, Pool] = {}
-        self._answers: dict[int, asyncio.Future[Running | int]] = {}
+        self._answers: dict[int, asyncio.Future[int]] = {}
         self._running: dict[int, Running] = {}
         self._outbox: deque[tuple[wire.Message, tuple[int, ...]]] = deque()
         self.lost: asyncio.Future[str] = loop.create_future()
@@ -78,6 +81,7 @@ class Launcher:
         launcher = cls(ours, descriptor, warm)
         launcher._loop.add_reader(ours, launcher._on_readable)
         launcher._image_slots.refill()
+        launcher._joiners.refill()
         return launcher
 
     @property
@@ -109,17 +113,20 @@ class Launcher:
         self, target: Running, process: Process, stdio: Stdio, cgroups: tuple[str, ...] = ()
     ) -> Running:
         """Run another process inside a running container. Raises StartFailed like `start`."""
-        entered = await self._ask(("enter",), (target.pidfd,))
-        assert isinstance(entered, Running)
-        for directory in cgroups:
-            _move_to_cgroup(directory, entered.pid)
-        return await self._deliver(entered, ("exec", tuple(process)), stdio, process)
+        joining = self._loop.create_task(self._join(target, process, stdio, cgroups))
+        try:
+            return await asyncio.shield(joining)
+        except asyncio.CancelledError:
+            joining.add_done_callback(_end_unwanted)
+            raise
 
     async def net_socket(self, target: Running, family: int, kind: int) -> socket.socket:
         """A fresh socket inside the network namespace of a running container."""
-        fd = await self._ask(("socket", int(family), int(kind)), (target.pidfd,))
-        assert isinstance(fd, int)
-        return socket.socket(fileno=fd)
+        token = self._token()
+        opened: asyncio.Future[int] = self._loop.create_future()
+        self._answers[token] = opened
+        self._post(("socket", token, int(family), int(kind)), (target.pidfd,))
+        return socket.socket(fileno=await opened)
 
     async def close(self) -> None:
         """End the fork server, and with it every process that it started; again is no error."""
@@ -157,42 +164,65 @@ class Launcher:
             plain = tuple(host)
             self._host = host
             self._host_slots = Pool(
-                self._host_target, lambda pool: self._order(pool, "host", plain)
+                self._host_target, lambda pool: self._order(pool, "slot", "host", plain)
             )
         return self._host_slots
 
     async def _deliver(
         self, child: Running, message: wire.Message, fds: tuple[int, ...], process: Process
     ) -> Running:
+        """Tell a slot what to become; the end of its socket is the news that it did."""
+        _tell(child, message, fds)
         try:
-            wire.send(child.control, message, fds)
-        except OSError:
-            # The child ended before it was told anything; its reason, if any, waits in the socket.
-            pass
-        try:
-            while True:
-                await self._readable(child.control.fileno())
-                try:
-                    answer, arrived = wire.receive(child.control)
-                except (EOFError, ConnectionResetError):
-                    break
-                if answer[0] == "pty":
-                    child.pty = arrived[0]
-                    continue
-                raise _start_failure(process, *answer[1:])
+            while (answer := await self._answer(child.control)) is not None:
+                _take_answer(child, answer, process)
         except BaseException:
-            if child.pty is not None:
-                os.close(child.pty)
-                child.pty = None
             self._abandon(child)
             raise
         return child
 
-    def _abandon(self, child: Running) -> None:
+    async def _join(
+        self, target: Running, process: Process, stdio: Stdio, cgroups: tuple[str, ...]
+    ) -> Running:
+        """Let a joiner start a command; the command takes over the joiner's token."""
+        joiner = await self._joiners.take()
         try:
-            child.kill(9)
-        except ProcessLookupError:
-            pass
+            for directory in cgroups:
+                _move_to_cgroup(directory, joiner.pid)
+            _tell(joiner, ("exec", tuple(process)), (target.pidfd, *stdio))
+            while (answer := await self._answer(joiner.control)) is not None:
+                message, fds = answer
+                if message[0] == "started":
+                    return self._adopted(joiner, fds[0])
+                _take_answer(joiner, answer, process)
+        except BaseException:
+            self._abandon(joiner)
+            raise
+        self._abandon(joiner)
+        raise StartFailed("enter the container", "the process that was to enter it ended")
+
+    def _adopted(self, joiner: Running, descriptor: int) -> Running:
+        command = Running(joiner.token, descriptor, joiner.control)
+        command.pty = joiner.pty
+        self._running[joiner.token] = command
+        self._orders.pop(joiner.token, None)
+        self._post(("adopt", joiner.token), (descriptor,))
+        os.close(joiner.pidfd)
+        return command
+
+    async def _answer(self, control: socket.socket) -> tuple[wire.Message, list[int]] | None:
+        """The next message of a child; None once it has closed its end."""
+        await self._readable(control.fileno())
+        try:
+            return wire.receive(control)
+        except (EOFError, ConnectionResetError):
+            return None
+
+    def _abandon(self, child: Running) -> None:
+        if child.pty is not None:
+            os.close(child.pty)
+            child.pty = None
+        _kill(child)
         self._running.pop(child.token, None)
         child.close()
 
@@ -204,21 +234,14 @@ class Launcher:
         finally:
             self._loop.remove_reader(descriptor)
 
-    def _order(self, pool: Pool, kind: str, host: tuple[object, ...] | None = None) -> None:
+    def _order(self, pool: Pool, kind: str, *details: object) -> None:
         token = self._token()
         self._orders[token] = pool
-        self._post(("slot", token, kind, host))
+        self._post((kind, token, *details))
 
     def _token(self) -> int:
         self._next_token += 1
         return self._next_token
-
-    async def _ask(self, message: wire.Message, fds: tuple[int, ...]) -> Running | int:
-        token = self._token()
-        answer: asyncio.Future[Running | int] = self._loop.create_future()
-        self._answers[token] = answer
-        self._post((message[0], token, *message[1:]), fds)
-        return await answer
 
     def _post(self, message: wire.Message, fds: tuple[int, ...] = ()) -> None:
         if self.lost.done():
@@ -261,26 +284,21 @@ class Launcher:
         elif kind == "exit":
             self._on_exit(token, *rest)
         elif kind == "opened":
-            self._settle(token, fds[0])
+            self._on_opened(token, fds[0])
         elif kind == "failed":
             self._on_failure(token, *rest)
 
     def _on_child(self, token: int, descriptor: int, control_fd: int) -> None:
         child = Running(token, descriptor, socket.socket(fileno=control_fd))
         self._running[token] = child
-        if token in self._answers:
-            self._settle(token, child)
-        else:
-            self._orders[token].put(child)
+        self._orders[token].put(child)
 
-    def _settle(self, token: int, value: Running | int) -> None:
+    def _on_opened(self, token: int, descriptor: int) -> None:
         answer = self._answers.pop(token)
-        if not answer.done():
-            answer.set_result(value)
-        elif isinstance(value, Running):
-            self._abandon(value)
+        if answer.done():
+            os.close(descriptor)
         else:
-            os.close(value)
+            answer.set_result(descriptor)
 
     def _on_exit(self, token: int, code: int) -> None:
         child = self._running.pop(token, None)
@@ -295,7 +313,7 @@ class Launcher:
         if token in self._answers:
             answer = self._answers.pop(token)
             if not answer.done():
-                answer.set_exception(StartFailed("enter the container", text))
+                answer.set_exception(StartFailed("open a socket in the container", text))
             return
         error = HostLacks("make namespaces for a container", text, "sandboxctl doctor")
         self._orders.pop(token).fail(error)
@@ -314,12 +332,47 @@ class Launcher:
 
     def _end_pools(self, reason: str) -> None:
         error = Unavailable("launcher", reason, "sandboxctl service start")
-        for pool in (self._image_slots, self._any_slots, self._host_slots):
+        pools = (self._image_slots, self._any_slots, self._host_slots, self._joiners)
+        for pool in pools:
             if pool is not None:
                 pool.close(error)
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(error)
+
+
+def _tell(child: Running, message: wire.Message, fds: tuple[int, ...]) -> None:
+    try:
+        wire.send(child.control, message, fds)
+    except OSError:
+        # The child ended before it was told anything; its reason, if any, waits in the socket.
+        pass
+
+
+def _take_answer(child: Running, answer: tuple[wire.Message, list[int]], process: Process) -> None:
+    """Keep the terminal that a child made; raise the error that it met."""
+    message, fds = answer
+    if message[0] != "pty":
+        raise _start_failure(process, *message[1:])
+    child.pty = fds[0]
+
+
+def _kill(child: Running) -> None:
+    try:
+        child.kill(9)
+    except ProcessLookupError:
+        pass
+
+
+def _end_unwanted(joining: asyncio.Task[Running]) -> None:
+    """A command that was started for somebody who is gone."""
+    if joining.cancelled() or joining.exception() is not None:
+        return
+    command = joining.result()
+    if command.pty is not None:
+        os.close(command.pty)
+    _kill(command)
+    command.close()
 
 
 def _hides_what_it_shows(host: HostRoot) -> bool:

@@ -14,6 +14,7 @@ import resource
 import signal
 import struct
 import termios
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from sandboxd.launcher import accounts, profile
@@ -41,36 +42,59 @@ def become_in_child(
     *,
     single_id: bool,
     bounded: bool = False,
-    make_directory: bool = False,
 ) -> NoReturn:
     """Turn this process into `command`. Raises Refusal; returns never otherwise.
 
+    A missing working directory is made, as Docker does for create, not for exec.
     `bounded`: the bounding set holds no more than the default capabilities already.
-    `make_directory`: a missing working directory is made, as Docker does for create, not for exec.
+    """
+    environment = take_on_in_child(
+        command, root, single_id=single_id, bounded=bounded, make_directory=True
+    )
+    os.close(root)
+
+    def attempt(path: bytes) -> None:
+        os.execve(path, command.args, environment)
+
+    _first_that_runs(command.args[0], environment, attempt)
+    raise AssertionError("execve(2) returned")
+
+
+def take_on_in_child(
+    command: Process,
+    root: int,
+    *,
+    single_id: bool,
+    bounded: bool = False,
+    make_directory: bool = False,
+    own: int | None = None,
+) -> dict[bytes, bytes]:
+    """Give this process all that `command` is to have; its environment. Raises Refusal.
+
+    `own`: this process's directory of /proc, where the one at /proc is of another pid namespace.
     """
     if not command.args:
         raise Refusal(125, "no command specified")
     account = _account(command, root)
     environment = _environment(command, account)
-    _apply_limits(command)
+    _apply_limits(command, own)
     _enter_directory(command.cwd, root, make=make_directory)
     if single_id and (account.uid, account.gid) != (os.getuid(), os.getgid()):
-        _map_single_in_child(account)
+        _map_single_in_child(account, own)
         # The new namespace came with every capability in the bounding set.
         bounded = False
     if not (bounded and command.capabilities == profile.DEFAULT_CAPABILITIES):
         capabilities.drop_bounding(command.capabilities)
     _drop_privileges(command, account, single_id=single_id)
     _restore_signals()
-    os.close(root)
-    _execute(command.args, environment)
+    return environment
 
 
 def rehearse_in_child(command: Process, root: int, *, single_id: bool) -> None:
     """The same steps for root with all capabilities, which changes nothing, and no filter."""
     account = _account(command, root)
     environment = _environment(command, account)
-    _apply_limits(command)
+    _apply_limits(command, None)
     _enter_directory("/", root, make=True)
     harmless = command._replace(seccomp=False, no_new_privs=False)
     _drop_privileges(harmless, account, single_id=single_id)
@@ -93,7 +117,7 @@ def _environment(command: Process, account: accounts.Account) -> dict[bytes, byt
     return environment
 
 
-def _apply_limits(command: Process) -> None:
+def _apply_limits(command: Process, own: int | None) -> None:
     for name, soft, hard in command.rlimits:
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if number is None:
@@ -105,8 +129,7 @@ def _apply_limits(command: Process) -> None:
             raise Refusal(125, text) from None
     if command.oom_score_adj is not None:
         try:
-            with open("/proc/self/oom_score_adj", "w") as file:
-                file.write(str(command.oom_score_adj))
+            _write_own("oom_score_adj", str(command.oom_score_adj), own)
         except OSError as error:
             raise Refusal(125, f"oom_score_adj {command.oom_score_adj}: {error}") from None
 
@@ -124,15 +147,23 @@ def _enter_directory(path: str, root: int, *, make: bool) -> None:
         raise Refusal(126, f"chdir to cwd ({path}): {error.strerror}") from None
 
 
-def _map_single_in_child(account: accounts.Account) -> None:
+def _map_single_in_child(account: accounts.Account, own: int | None) -> None:
     """Under a single-id map the command's own user is the one that is mapped."""
     if os.getuid() != 0:
         text = f"user {account.uid}: this container knows user {os.getuid()} only (single-id map)"
         raise Refusal(125, text + "; give the user a subordinate range: see `sandboxctl doctor`")
     namespaces.unshare(namespaces.CLONE_NEWUSER)
     for name, inside in (("uid_map", account.uid), ("gid_map", account.gid)):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(f"{inside} 0 1")
+        _write_own(name, f"{inside} 0 1", own)
+
+
+def _write_own(name: str, text: str, own: int | None) -> None:
+    """Write a file of this process's directory of proc(5)."""
+    fd = os.open(f"/proc/self/{name}" if own is None else name, os.O_WRONLY, dir_fd=own)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _drop_privileges(command: Process, account: accounts.Account, *, single_id: bool) -> None:
@@ -161,12 +192,49 @@ def _restore_signals() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
-def _execute(args: tuple[str, ...], environment: dict[bytes, bytes]) -> NoReturn:
-    name = args[0]
+FileAction = tuple[int | str, ...]
+"""One of posix_spawn_file_actions_adddup2(3) and posix_spawn_file_actions_addopen(3)."""
+
+
+def piped(stdin: int, stdout: int, stderr: int) -> list[FileAction]:
+    """Standard streams from descriptors above 2."""
+    return [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, stdout, stderr))]
+
+
+def on_terminal(path: str) -> list[FileAction]:
+    """The terminal at `path`: what a session's leader opens first controls it, tty_ioctl(4)."""
+    return [
+        (os.POSIX_SPAWN_OPEN, 0, path, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, 0, 2),
+    ]
+
+
+def spawn(args: tuple[str, ...], environment: dict[bytes, bytes], actions: list[FileAction]) -> int:
+    """posix_spawn(3) in a session of its own; the pid, as this process's pid namespace counts.
+
+    Nothing but the standard streams is inherited. Raises Refusal.
+    """
+    own_process.close_from(3, flags=own_process.CLOSE_RANGE_CLOEXEC)
+    started = 0
+
+    def attempt(path: bytes) -> None:
+        nonlocal started
+        started = os.posix_spawn(path, args, environment, file_actions=actions, setsid=True)
+
+    _first_that_runs(args[0], environment, attempt)
+    return started
+
+
+def _first_that_runs(
+    name: str, environment: dict[bytes, bytes], attempt: Callable[[bytes], None]
+) -> None:
+    """Look `name` up as a shell does; `attempt` raises OSError where there is no such program."""
     denied = None
     for path in _candidates(name, environment):
         try:
-            os.execve(path, args, environment)
+            attempt(path)
+            return
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:

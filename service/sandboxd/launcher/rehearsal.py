@@ -24,7 +24,11 @@ def rehearse_in_child(stage: Stage, *, single_id: bool) -> None:
     scene = Stage(stage.base, _PLACE)
     upper = f"{stage.path}/rehearsal"
     os.mkdir(upper)
-    spec = _through_a_socket(_specification(f"{stage.path}/empty", upper))
+    plain, _ = _specification(f"{stage.path}/empty", upper).to_wire()
+    message, fds = wire.through_a_socket(("start", plain), (0, 1, 2))
+    for fd in fds:
+        os.close(fd)
+    spec = ContainerSpec.from_wire(message[1], [])
     for operation in rootfs.plan(spec):
         if isinstance(operation, (operations.StackLayers, operations.ServiceFile)):
             operation.execute(scene)
@@ -37,14 +41,3 @@ def _specification(lower: str, upper: str) -> ContainerSpec:
     return ContainerSpec(
         "0", "rehearsal", process, Rootfs((lower,), upper), hosts="h", resolv_conf="r"
     )
-
-
-def _through_a_socket(spec: ContainerSpec) -> ContainerSpec:
-    ours, theirs = wire.pair()
-    with ours, theirs:
-        plain, _ = spec.to_wire()
-        wire.send(ours, ("start", plain), (0, 1, 2))
-        message, fds = wire.receive(theirs)
-    for fd in fds:
-        os.close(fd)
-    return ContainerSpec.from_wire(message[1], [])

@@ -1,8 +1,8 @@
 """The fork server: single-threaded, standard library only, pid 1 above all containers.
 
-It makes warm slots, enters running containers, opens sockets in their network namespaces, and
-reports every end. When its socket to the service closes it exits, and the kernel kills everything
-that it ever started. `main` is started by `client.spawn` in a fresh interpreter.
+It makes warm slots and joiners, opens sockets in network namespaces of containers, and reports
+every end. When its socket to the service closes it exits, and the kernel kills everything that it
+ever started. `main` is started by `client.spawn` in a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-from sandboxd.launcher import profile, slot, wire
+from sandboxd.launcher import joiner, profile, slot, wire
 from sandboxd.launcher.spec import HostRoot
 from sandboxd.linux import capabilities, namespaces
 from sandboxd.linux import process as own_process
-
-_JOINED: Final = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID
-
 
 _QUIET: Final = 0.004
 """Seconds without a message after which mounts of ended containers are taken down."""
@@ -34,6 +31,8 @@ class Child(NamedTuple):
     token: int
     mounts: int | None = None
     """Its mount namespace, which holds all that is mounted there beyond the process's end."""
+    joins: bool = False
+    """Whether it starts another process, which keeps the token."""
 
 
 class ForkServer:
@@ -49,6 +48,10 @@ class ForkServer:
         self._poll = select.epoll()
         self._children: dict[int, Child] = {}
         self._left: list[int] = []
+        self._heirs: dict[int, int] = {}
+        """Token to pidfd of what a joiner that still lives has started."""
+        self._orphaned: set[int] = set()
+        """Tokens of joiners that started something and ended; the service will name it."""
 
     def serve(self) -> NoReturn:
         service = self._service.fileno()
@@ -79,8 +82,10 @@ class ForkServer:
             kind, token, *rest = message
             if kind == "slot":
                 self._make_slot(token, *rest)
-            elif kind == "enter":
-                self._enter(token, fds[0])
+            elif kind == "joiner":
+                self._make_joiner(token)
+            elif kind == "adopt":
+                self._adopt(token, os.dup(fds[0]))
             elif kind == "socket":
                 self._open_socket(token, fds[0], *rest)
         except OSError as error:
@@ -122,39 +127,26 @@ class ForkServer:
             os.write(fd, text.encode())
             os.close(fd)
 
-    def _enter(self, token: int, target: int) -> None:
-        """A child in the container's pid namespace; it joins the others itself, then waits."""
+    def _make_joiner(self, token: int) -> None:
         ours, theirs = wire.pair()
         try:
-            pid, pidfd = self._fork_beside(target)
+            pid, pidfd = namespaces.fork_into()
             if pid == 0:
-                self._entered_in_child(ours, theirs, target)
-            self._keep(pidfd, Child(token))
+                ours.close()
+                joiner.run_in_child(theirs, single_id=self._single_id)
+            self._keep(pidfd, Child(token, joins=True))
             self._tell(("child", token), [pidfd, ours.fileno()])
         finally:
             ours.close()
             theirs.close()
 
-    def _fork_beside(self, target: int) -> tuple[int, int]:
-        """Fork into the pid namespace of `target`; only the parent may come back from there."""
-        namespaces.setns(target, namespaces.CLONE_NEWPID)
-        pid, pidfd = -1, -1
-        try:
-            pid, pidfd = namespaces.fork_into()
-        finally:
-            if pid != 0:
-                namespaces.setns(self._own_pids, namespaces.CLONE_NEWPID)
-        return pid, pidfd
-
-    def _entered_in_child(
-        self, ours: socket.socket, theirs: socket.socket, target: int
-    ) -> NoReturn:
-        try:
-            ours.close()
-            namespaces.setns(target, _JOINED)
-            slot.exec_in_child(theirs, single_id=self._single_id)
-        except BaseException as error:
-            slot.report_in_child(theirs, error)
+    def _adopt(self, token: int, pidfd: int) -> None:
+        """A joiner has started this process: it is ours to reap once the joiner has ended."""
+        if token in self._orphaned:
+            self._orphaned.remove(token)
+            self._keep(pidfd, Child(token))
+        else:
+            self._heirs[token] = pidfd
 
     def _open_socket(self, token: int, target: int, family: int, kind: int) -> None:
         namespaces.setns(target, namespaces.CLONE_NEWNET)
@@ -174,11 +166,21 @@ class ForkServer:
         assert ended is not None
         child = self._children.pop(pidfd)
         code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-        self._tell(("exit", child.token, code))
+        if child.joins and code == joiner.STARTED:
+            self._leave(child.token)
+        else:
+            self._tell(("exit", child.token, code))
         self._poll.unregister(pidfd)
         os.close(pidfd)
         if child.mounts is not None:
             self._left.append(child.mounts)
+
+    def _leave(self, token: int) -> None:
+        """A joiner ended after its work."""
+        if token in self._heirs:
+            self._keep(self._heirs.pop(token), Child(token))
+        else:
+            self._orphaned.add(token)
 
     def _clear_away(self) -> None:
         """Unmount what ended containers had mounted; somebody would wait for it at their end."""

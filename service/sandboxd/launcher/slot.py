@@ -38,7 +38,7 @@ class SlotWork(NamedTuple):
 def run_in_child(control: socket.socket, work: SlotWork) -> NoReturn:
     """The whole life of a slot, from the written id map to exec."""
     try:
-        _quiet_in_child(control)
+        quiet_in_child(control, "sandbox-slot")
         stage = prepare_in_child(work)
         message, fds = wire.receive(control)
         _launch_in_child(control, stage, work, message, fds)
@@ -64,10 +64,10 @@ def report_in_child(control: socket.socket, error: BaseException) -> NoReturn:
     os._exit(code)
 
 
-def _quiet_in_child(control: socket.socket) -> None:
-    """Nothing of the fork server stays: descriptors, session."""
+def quiet_in_child(control: socket.socket, name: str) -> None:
+    """Nothing of the fork server stays: name, session, descriptors but `control`."""
     os.setsid()
-    own_process.set_name("sandbox-slot")
+    own_process.set_name(name)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for number in range(3):
         os.dup2(null, number)
@@ -126,7 +126,7 @@ def _launch_in_child(
     for operation in operations:
         operation.execute(stage)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    attach_streams_in_child(control, spec.process, fds[:3], console=True)
+    _attach_streams_in_child(control, spec.process, fds[:3])
     os.umask(0o022)
     if spec.process.init:
         reaper.fork_in_child(control)
@@ -135,34 +135,16 @@ def _launch_in_child(
         root,
         single_id=work.single_id,
         bounded=work.kind != "any",
-        make_directory=True,
     )
 
 
-def exec_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:
-    """Wait inside a running container for the command of an exec, and become it."""
-    _quiet_in_child(control)
-    try:
-        message, fds = wire.receive(control)
-    except EOFError:
-        os._exit(0)
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    process = Process(*message[1])
-    attach_streams_in_child(control, process, fds[:3])
-    os.umask(0o022)
-    entry.become_in_child(process, root, single_id=single_id)
-
-
-def attach_streams_in_child(
-    control: socket.socket, process: Process, streams: list[int], *, console: bool = False
-) -> None:
+def _attach_streams_in_child(control: socket.socket, process: Process, streams: list[int]) -> None:
     """A terminal of the container's devpts, its master for the service, or three descriptors."""
     if not process.tty:
         entry.take_streams_in_child(*streams)
         return
     master, slave = entry.open_terminal_in_child(process)
-    if console:
-        _bind_console(slave)
+    _bind_console(slave)
     wire.send(control, ("pty",), [master])
     entry.take_terminal_in_child(slave)
 

@@ -66,6 +66,14 @@ def receive(end: socket.socket) -> tuple[Message, list[int]]:
         return marshal.loads(file.read()), fds
 
 
+def through_a_socket(message: Message, fds: Sequence[int]) -> tuple[Message, list[int]]:
+    """Send a message to oneself: to rehearse, or to see what the other side would get."""
+    ours, theirs = pair()
+    with ours, theirs:
+        send(ours, message, fds)
+        return receive(theirs)
+
+
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> Iterable[int]:
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
