@@ -26,14 +26,15 @@ Attributes = tuple[int, int, int]
 def stack(bench: Workbench, layers: Sequence[str]) -> tuple[str, ...]:
     """The published layers to mount, topmost first, for an image's `layers` from the lowest up.
 
-    A layer that hides everything below it ends the stack.
+    A layer that hides everything below it ends the stack. Of a directory that would come twice the
+    upper one counts, and overlayfs refuses both (ELOOP): many images repeat an empty layer.
     """
-    found: list[str] = []
+    found: dict[str, None] = {}
     stacked = _Stacked(bench, layers)
     for index in reversed(range(len(layers))):
-        repair = stacked.repaired(index)
-        found += [repair] if repair else []
-        found.append(layers[index])
+        if (repair := stacked.repaired(index)) is not None:
+            found.setdefault(repair)
+        found.setdefault(layers[index])
         if stacked.metadata[index]["opaque_root"]:
             break
     return tuple(found)
