@@ -1,0 +1,44 @@
+"""Variables in a Dockerfile: `$V`, `${V:-x}`, `${V:+x}`, `${V:?x}`, `${V#p}`, `${V/p/x}` and so on.
+
+https://docs.docker.com/reference/dockerfile/#environment-replacement. Quotes and escapes go at the
+same time, as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import e2b_dockerfile_utils as syntax
+
+from sandboxd.errors import BadRequest
+
+
+class Expansion:
+    """Expands words with `variables`; one that is not among them is empty."""
+
+    def __init__(self, variables: Mapping[str, str], escape: str) -> None:
+        self._variables, self._escape = variables, escape
+
+    def word(self, text: str) -> str:
+        """One word, whatever spaces its value has. Raises BadRequest."""
+        return self._process(text, skip_quotes=False)[0]
+
+    def words(self, text: str) -> list[str]:
+        """The words that a text comes apart into. Raises BadRequest."""
+        return self._process(text, skip_quotes=False)[1]
+
+    def document(self, text: str) -> str:
+        """A heredoc's content: quotes are characters like any other."""
+        return self._process(text, skip_quotes=True)[0]
+
+    def _process(self, text: str, *, skip_quotes: bool) -> tuple[str, list[str]]:
+        lexer = syntax.ShellLex(
+            self._escape,
+            skip_process_quotes=skip_quotes,
+            env=self._variables,
+            skip_unset_env=False,
+        )
+        try:
+            return lexer.process_word(text), lexer.process_words(text)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"cannot expand {text[:200]!r}", str(error)) from error
