@@ -73,18 +73,17 @@ class Container:
     ) -> RunResult:
         """Run a command in the running container and wait for its end.
 
-        A missing command is no exception but `exit_code` 127, as in Docker. After `timeout` seconds
-        the result says `timed_out`, with the output so far and exit code -1: the command stays
-        behind until the container ends. Conflict when the container does not run.
+        A missing command is no exception but `exit_code` 127, as in Docker, its reason in `stderr`.
+        After `timeout` seconds the command is killed and the result says `timed_out`; it is killed,
+        too, when this call ends in any other way. Conflict when the container does not run.
         """
-        exec_id = self.create_exec(args, env=env, user=user, workdir=workdir, stdin=bool(stdin))
-        with self.start_exec(exec_id) as attachment:
-            stdout, stderr, timed_out = attachment.communicate(stdin, timeout)
-        if timed_out:
-            return RunResult(-1, stdout, stderr, timed_out=True)
-        return RunResult(
-            self._client.call("GET", f"/exec/{exec_id}/json")["ExitCode"], stdout, stderr
-        )
+        body: dict[str, Any] = {
+            "Cmd": arguments(args),
+            "Env": environment_list(env or {}),
+            "User": user,
+            "WorkingDir": workdir,
+        }
+        return self._client.run_collected(f"/sandbox{self._path('exec')}", body, stdin, timeout)
 
     def create_exec(
         self,

@@ -16,9 +16,8 @@ class RunResult:
     """How a command ended.
 
     `exit_code` is the command's own, or 128 + the number of the signal that ended it. `stdout` and
-    `stderr` are bytes (with a terminal everything is in `stdout`). `timed_out`: it was killed, or
-    for an exec left behind, because the time allowed was over. `truncated`: there was more output
-    than the service keeps.
+    `stderr` are bytes (with a terminal everything is in `stdout`). `timed_out`: it was killed
+    because the time allowed was over. `truncated`: there was more output than the service keeps.
     """
 
     exit_code: int
@@ -30,7 +29,7 @@ class RunResult:
 
     @classmethod
     def from_answer(cls, answer: Answer) -> RunResult:
-        """Take apart the binary answer of POST /sandbox/run: stdout, then stderr."""
+        """Take apart a binary answer (RUN_CONTENT_TYPE): stdout, then stderr."""
         headers, body = answer.headers, answer.body
         split = int(headers["x-stdout-length"])
         return cls(

@@ -63,7 +63,12 @@ class Client:
         NoSuchImage, StartFailed (`exit_code` 127 for a missing command, 126 for one that cannot be
         executed), BadRequest and CannotEnforce.
         """
-        body = create_body(image, args, options)
+        return self.run_collected("/sandbox/run", create_body(image, args, options), stdin, timeout)
+
+    def run_collected(
+        self, target: str, body: dict[str, Any], stdin: bytes, timeout: float | None
+    ) -> RunResult:
+        """A call of the extension that runs a command and answers with all that it wrote."""
         if timeout is not None:
             body["Timeout"] = timeout
         if stdin:
@@ -71,7 +76,7 @@ class Client:
 
             body["Stdin"] = b64encode(stdin).decode()
         headers = {"Content-Type": "application/json", "Accept": RUN_CONTENT_TYPE}
-        request = Request("POST", "/sandbox/run", json.dumps(body).encode(), headers)
+        request = Request("POST", target, json.dumps(body).encode(), headers)
         return RunResult.from_answer(self._transport.request(request))
 
     def container(

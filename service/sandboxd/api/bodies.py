@@ -159,6 +159,9 @@ VOLUME_CREATE = record(
 SANDBOX_RUN = record(**_CONTAINER, Timeout=number, Stdin=text)
 """POST /sandbox/run"""
 
+SANDBOX_EXEC = record(Cmd=argv, Env=_texts, User=text, WorkingDir=text, Timeout=number, Stdin=text)
+"""POST /sandbox/containers/{id}/exec"""
+
 RECIPE = record(
     Image=text,
     Steps=items(record(Cmd=argv, User=text, WorkingDir=text, Env=_texts)),

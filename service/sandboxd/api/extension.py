@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from sandboxd import __version__
-from sandboxd.api.bodies import SANDBOX_RUN
+from sandboxd.api.bodies import SANDBOX_EXEC, SANDBOX_RUN
 from sandboxd.api.call import EXTENSION_BODY_LIMIT, Call
 from sandboxd.api.replies import FRAME_HEADERS, empty_reply, json_reply
 from sandboxd.errors import BadRequest
@@ -36,19 +36,20 @@ async def run(call: Call) -> web.StreamResponse:
     timeout = body.pop("Timeout", None)
     stdin = base64_bytes(body.pop("Stdin", ""), "Stdin")
     result = await call.engine.run(body, timeout=timeout, stdin=stdin, lease=call.lease())
-    if BINARY_RUN in call.request.headers.get("Accept", ""):
-        return _binary(result)
-    return json_reply(
-        {
-            "Id": result.id,
-            "ExitCode": result.exit_code,
-            "Stdout": base64.b64encode(result.stdout).decode(),
-            "Stderr": base64.b64encode(result.stderr).decode(),
-            "TimedOut": result.timed_out,
-            "OOMKilled": result.oom,
-            "Truncated": result.truncated,
-        }
-    )
+    return _result(call, result)
+
+
+async def exec_(call: Call) -> web.StreamResponse:
+    """POST /sandbox/containers/{id}/exec: run a command there, wait, collect, in one round trip.
+
+    Closing the connection kills the command. It answers as `run` does; the id is the exec's.
+    """
+    container = call.engine.find(call.params["id"])
+    body = await call.body(SANDBOX_EXEC, limit=EXTENSION_BODY_LIMIT)
+    timeout = body.pop("Timeout", None)
+    stdin = base64_bytes(body.pop("Stdin", ""), "Stdin")
+    result = await call.engine.exec_run(container, body, timeout=timeout, stdin=stdin)
+    return _result(call, result)
 
 
 async def ready(call: Call) -> web.StreamResponse:
@@ -98,6 +99,22 @@ def base64_bytes(text: str, where: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequest(f"invalid value of {where}", "it is not base64") from error
+
+
+def _result(call: Call, result: RunResult) -> web.Response:
+    if BINARY_RUN in call.request.headers.get("Accept", ""):
+        return _binary(result)
+    return json_reply(
+        {
+            "Id": result.id,
+            "ExitCode": result.exit_code,
+            "Stdout": base64.b64encode(result.stdout).decode(),
+            "Stderr": base64.b64encode(result.stderr).decode(),
+            "TimedOut": result.timed_out,
+            "OOMKilled": result.oom,
+            "Truncated": result.truncated,
+        }
+    )
 
 
 def _binary(result: RunResult) -> web.Response:

@@ -84,6 +84,7 @@ ROUTES = (
     Route("POST", "/build/prune", system.prune_build_cache),
     # the extension
     Route("POST", "/sandbox/run", extension.run),
+    Route("POST", "/sandbox/containers/{id}/exec", extension.exec_),
     Route("GET", "/sandbox/containers/{id}/ready", extension.ready),
     Route("GET", "/sandbox/containers/{id}/mounts", extension.mounts),
     Route("POST", "/sandbox/leases", leases.hold),

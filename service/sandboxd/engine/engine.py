@@ -15,6 +15,7 @@ from sandboxd.engine.claims import Claims
 from sandboxd.engine.container import Container
 from sandboxd.engine.creation import Creation
 from sandboxd.engine.events import Events
+from sandboxd.engine.exec_runner import ExecRunner
 from sandboxd.engine.execs import Execs
 from sandboxd.engine.filters import Filters
 from sandboxd.engine.floors import Floors
@@ -72,6 +73,7 @@ class Engine:
         self._registry = registry
         self._limiter = limiter
         self._execs = Execs(floors, self.events)
+        self._exec_runner = ExecRunner(self._execs)
         self._lifecycle = Lifecycle(
             floors, registry, mounting, limiter, written, self.events, self._execs
         )
@@ -298,6 +300,17 @@ class Engine:
         self._execs.resize(id, rows, cols)
 
     # What goes beyond Docker
+
+    async def exec_run(
+        self,
+        container: Container,
+        body: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        stdin: bytes = b"",
+    ) -> RunResult:
+        """Run a command in a container and collect its output. Cancelling it kills the command."""
+        return await self._exec_runner.run(container, body, timeout=timeout, stdin=stdin)
 
     async def run(
         self,

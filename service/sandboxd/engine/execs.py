@@ -55,6 +55,8 @@ class Exec:
     started: bool = False
     exit_code: int | None = None
     pid: int = 0
+    over: asyncio.Future[int] | None = None
+    """For who waits for its exit code and all of its output."""
 
     @property
     def running(self) -> bool:
@@ -119,33 +121,39 @@ class Execs:
         command cannot be executed: its exit code is then 127 or 126.
         """
         exec_ = self.find(id)
-        container = exec_.container
         if exec_.started:
             raise Conflict(f"Error: Exec command {id} is already running or has already run")
-        if container.program is None:
-            raise Conflict(f"container {container.id} is not running")
         if size and any(size):
             exec_.process = exec_.process._replace(rows=size[0], cols=size[1])
-        exec_.started = True
         outlet, stdin = Outlet(), Stdin() if exec_.takes_stdin and not detach else None
         attachment = None
         if not detach:
             attachment = Attachment(
                 outlet, tty=exec_.process.tty, streams=exec_.streams, stdin=stdin
             )
+        (await self.begin(exec_, outlet, stdin, detach=detach)).watch()
+        return attachment
+
+    async def begin(
+        self, exec_: Exec, outlet: Outlet, stdin: Stdin | None = None, *, detach: bool = False
+    ) -> Program:
+        """Run it, its output going to `outlet` once somebody watches. Raises like `start`."""
+        if exec_.container.program is None:
+            raise Conflict(f"container {exec_.container.id} is not running")
+        exec_.started = True
         try:
-            program = await self._launch(exec_, container.program, outlet, stdin, detach=detach)
+            target = exec_.container.program
+            program = await self._launch(exec_, target, outlet, stdin, detach=detach)
         except BaseException as error:
             code = error.exit_code if isinstance(error, StartFailed) else _NOT_STARTED
             self._over(exec_, code, outlet)
             if isinstance(error, OSError):
-                raise SandboxError.from_os(f"start exec {id}", error) from error
+                raise SandboxError.from_os(f"start exec {exec_.id}", error) from error
             raise
         exec_.program, exec_.pid = program, program.running.pid
         self._publish(exec_, f"exec_start: {' '.join(exec_.process.args)}")
         program.running.exited.add_done_callback(partial(self._ended_process, exec_, outlet))
-        program.watch()
-        return attachment
+        return program
 
     async def _launch(
         self,
@@ -215,6 +223,8 @@ class Execs:
             self._known.pop(self._ended.popleft(), None)
         self._publish(exec_, "exec_die", execID=exec_.id, exitCode=str(code))
         outlet.end()
+        if exec_.over is not None and not exec_.over.done():
+            exec_.over.set_result(code)
 
     def _publish(self, exec_: Exec, action: str, **attributes: str) -> None:
         container = exec_.container

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -84,13 +86,29 @@ def test_exec(running: Container) -> None:
 
 
 def test_exec_of_what_is_not_there(running: Container) -> None:
-    assert running.exec(["nope"]).exit_code == 127
+    result = running.exec(["nope"])
+    assert result.exit_code == 127
+    assert b'exec: "nope": executable file not found in $PATH' in result.stderr
     assert running.exec(["/etc/passwd"]).exit_code == 126
+
+
+def test_exec_is_killed_with_whoever_asked_for_it(running: Container, service: Service) -> None:
+    script = (
+        "import sys; from pytest_sandbox import connect;"
+        "connect(autostart=False).get_container(sys.argv[1]).exec(['sh', '-c', sys.argv[2]])"
+    )
+    command = [sys.executable, "-c", script, running.id, "echo > /tmp/began; exec sleep 1003"]
+    with subprocess.Popen(command, env=service.environ) as client:
+        while running.exec(["test", "-e", "/tmp/began"]).exit_code != 0:
+            pass
+        client.kill()
+    while b"sleep 1003" in running.exec(["ps"]).stdout:
+        pass
 
 
 def test_exec_that_takes_too_long(running: Container) -> None:
     result = running.exec(["sh", "-c", "echo so far; sleep 60"], timeout=0.3)
-    assert result == RunResult(-1, b"so far\n", b"", timed_out=True)
+    assert result == RunResult(137, b"so far\n", b"", timed_out=True)
 
 
 def test_exec_with_much_in_and_out(running: Container) -> None:
