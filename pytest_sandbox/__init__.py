@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pytest_sandbox.errors import NoSuchSnapshot as NoSuchSnapshot
     from pytest_sandbox.errors import NoSuchVolume as NoSuchVolume
     from pytest_sandbox.errors import NotFound as NotFound
+    from pytest_sandbox.errors import RegistryError as RegistryError
     from pytest_sandbox.errors import SandboxError as SandboxError
     from pytest_sandbox.errors import ServiceUnavailable as ServiceUnavailable
     from pytest_sandbox.errors import StartFailed as StartFailed
@@ -76,6 +77,7 @@ _HOMES = {
         "NoSuchSnapshot",
         "NoSuchVolume",
         "NotFound",
+        "RegistryError",
         "SandboxError",
         "ServiceUnavailable",
         "StartFailed",

@@ -10,6 +10,7 @@ SandboxError                        what went wrong, why, and `mend`: what would
 ├── TimedOut                        408  a wait of the client or of the service ran out
 ├── Conflict                        409
 ├── HostLacks                       500
+├── RegistryError                   502  a registry does not answer, or not as it should
 ├── Unavailable                     503
 │   └── ServiceUnavailable          503  no service answers, or it went away half-way
 └── NoSpace                         507
@@ -37,6 +38,7 @@ from sandboxd.errors import (
     NoSuchSnapshot,
     NoSuchVolume,
     NotFound,
+    RegistryError,
     SandboxError,
     StartFailed,
     TimedOut,
@@ -56,6 +58,7 @@ __all__ = [
     "NoSuchSnapshot",
     "NoSuchVolume",
     "NotFound",
+    "RegistryError",
     "SandboxError",
     "ServiceUnavailable",
     "StartFailed",

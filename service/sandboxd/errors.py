@@ -10,6 +10,7 @@ SandboxError                        500
 ├── TimedOut                        408  what was waited for did not come in time
 ├── Conflict                        409  the object's state forbids it
 ├── HostLacks                       500  the machine misses a capability
+├── RegistryError                   502  a registry does not answer, or not as it should
 ├── NoSpace                         507  disk, inodes or quota used up
 └── Unavailable                     503  the service is stopping or its launcher died
 
@@ -121,6 +122,10 @@ class Conflict(SandboxError):
 
 class HostLacks(SandboxError):
     status = 500
+
+
+class RegistryError(SandboxError):
+    status = 502
 
 
 class Unavailable(SandboxError):

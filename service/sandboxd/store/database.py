@@ -21,7 +21,16 @@ from sandboxd.errors import HostLacks, NoSpace, SandboxError
 
 Document = dict[str, Any]
 
-_TABLES: Final = ("containers", "images", "layers", "snapshots", "tags", "volumes")
+_TABLES: Final = (
+    "compressed",
+    "containers",
+    "images",
+    "layers",
+    "manifests",
+    "snapshots",
+    "tags",
+    "volumes",
+)
 _VERSION: Final = 1
 _BALLAST_SIZE: Final = 512 * 1024
 """Bytes kept in a file beside the database, given up when the disk is full: room to delete in."""
@@ -66,9 +75,11 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._connection = self._opened()
+        self.compressed = Documents(self, "compressed")
         self.containers = Documents(self, "containers")
         self.images = Documents(self, "images")
         self.layers = Documents(self, "layers")
+        self.manifests = Documents(self, "manifests")
         self.snapshots = Documents(self, "snapshots")
         self.tags = Documents(self, "tags")
         self.volumes = Documents(self, "volumes")
