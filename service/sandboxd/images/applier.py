@@ -20,6 +20,7 @@ from typing import Any, Final
 from sandboxd.errors import BadRequest, HostLacks, SandboxError
 from sandboxd.images.layer_root import LayerRoot, Path, components
 from sandboxd.images.ownership import Ownership
+from sandboxd.images.recipe import Recorder
 from sandboxd.images.tar import Kind, Member, TarReader
 from sandboxd.store import trees
 from sandboxd.store.trees import OPAQUE, is_whiteout
@@ -62,11 +63,14 @@ class Applied:
 class Applier:
     """Applies one archive to the empty directory `root`; `attic` takes what is replaced.
 
-    Both are descriptors, on one file system, in a place that nobody else can enter.
+    Both are descriptors, on one file system, in a place that nobody else can enter. `recorder` is
+    told which of the archive's bytes became which file; what the reader keeps it gets elsewhere.
     """
 
-    def __init__(self, root: int, attic: int, ownership: Ownership) -> None:
-        self._root_fd, self._attic = root, attic
+    def __init__(
+        self, root: int, attic: int, ownership: Ownership, recorder: Recorder | None = None
+    ) -> None:
+        self._root_fd, self._attic, self._recorder = root, attic, recorder
         self._root = LayerRoot(root)
         self._ownership = ownership
         self._directories: dict[Path, Member] = {}
@@ -138,13 +142,26 @@ class Applier:
     def _remove(self, path: Path) -> None:
         parent, real = self._root.directory(path[:-1])
         status = os.stat(path[-1], dir_fd=parent, follow_symlinks=False)
+        gone = (*real, path[-1])
         if stat.S_ISDIR(status.st_mode):
-            self._replaced += 1
-            os.rename(path[-1], str(self._replaced), src_dir_fd=parent, dst_dir_fd=self._attic)
-            self._forget_directories((*real, path[-1]), str(self._replaced))
+            self._forget_directories(gone, self._set_aside(parent, path[-1]))
+        elif stat.S_ISREG(status.st_mode) and status.st_size and self._recorder is not None:
+            self._moved(gone, self._set_aside(parent, path[-1]))
         else:
             os.unlink(path[-1], dir_fd=parent)
         self._root.forget()
+
+    def _set_aside(self, parent: int, name: str) -> str:
+        self._replaced += 1
+        aside = str(self._replaced)
+        os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=self._attic)
+        return aside
+
+    def _moved(self, path: Path, aside: str) -> None:
+        """The archive's bytes must still be found, in the attic now."""
+        if self._recorder is not None:
+            self._keep(sum(map(len, path)))
+            self._recorder.moved(path, aside)
 
     def _forget_directories(self, gone: Path, aside: str) -> None:
         """Nothing is left to be set on a directory that was replaced, nor below it.
@@ -160,6 +177,8 @@ class Applier:
                 self._hidden.discard(path)
                 if entry.is_directory:
                     self._forget_directory(path)
+                elif stat.S_ISREG(entry.status.st_mode):
+                    self._moved(path, f"{aside}/{entry.path}")
         finally:
             os.close(fd)
 
@@ -184,6 +203,10 @@ class Applier:
     def _write(self, parent: int, name: str, member: Member, archive: TarReader) -> None:
         fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
+            if member.size and self._recorder is not None:
+                path = components(member.name)
+                _, real = self._root.directory(path[:-1])
+                self._recorder.file((*real, path[-1]), member.size)
             for piece in archive.data():
                 while piece:
                     piece = piece[os.write(fd, piece) :]

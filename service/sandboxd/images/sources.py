@@ -90,7 +90,7 @@ class Workbench:
         """Store what was unpacked for an arrival, and its config."""
         for diff_id in arrival.layers:
             if (layer := self.unpacked.pop(diff_id, None)) is not None:
-                self.store.layers.publish(diff_id, layer.tree, layer.metadata)
+                self.store.layers.publish(diff_id, layer.tree, layer.metadata, layer.recipe)
         self._pin(digest_of(arrival.config))
         self.store.blobs.put(BytesIO(arrival.config))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -85,10 +85,18 @@ class _Extended:
 
 
 class TarReader:
-    """Iterate for the members; between two of them, `data` gives the bytes of the last one."""
+    """Iterate for the members; between two of them, `data` gives the bytes of the last one.
 
-    def __init__(self, stream: Reader, limits: Limits | None = None) -> None:
-        self._stream = stream
+    `kept` gets every byte of the archive that `data` does not give, in order.
+    """
+
+    def __init__(
+        self,
+        stream: Reader,
+        limits: Limits | None = None,
+        kept: Callable[[memoryview], None] | None = None,
+    ) -> None:
+        self._stream, self._kept = stream, kept
         self._limits = limits or Limits()
         self._buffer = memoryview(b"")
         self._left = self._padding = 0
@@ -118,16 +126,14 @@ class TarReader:
     def data(self) -> Iterator[memoryview]:
         """The bytes of the member that was yielded last, in pieces."""
         while self._left:
-            piece = self._piece(self._left)
+            piece = self._taken(self._left)
             self._left -= len(piece)
             yield piece
 
     def _next_header(self) -> memoryview | None:
         """The next header that is not zeros; None at the end of the archive."""
-        for _ in self.data():
-            pass
-        self._skip(self._padding)
-        self._padding = 0
+        self._skip(self._left + self._padding)
+        self._left = self._padding = 0
         header = self._exactly(BLOCK, at_end=True)
         self._count(BLOCK)
         if not header or not any(header):
@@ -212,6 +218,13 @@ class TarReader:
         return memoryview(b"".join(parts))
 
     def _piece(self, size: int, *, at_end: bool = False) -> memoryview:
+        """Between 1 and `size` bytes that are no file's data, or none at the end where allowed."""
+        piece = self._taken(size, at_end=at_end)
+        if self._kept is not None:
+            self._kept(piece)
+        return piece
+
+    def _taken(self, size: int, *, at_end: bool = False) -> memoryview:
         """Between 1 and `size` bytes of the stream, or none at its end where that is allowed."""
         if size == 0:
             return memoryview(b"")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandboxd.errors import SandboxError
 from sandboxd.images.applier import Applier
 from sandboxd.images.compression import Decompressed
 from sandboxd.images.ownership import Ownership
+from sandboxd.images.recipe import Recorder
 from sandboxd.images.tar import Limits, TarReader
 from sandboxd.linux.idmap import IdMap
 from sandboxd.store import trees
@@ -18,11 +20,16 @@ from sandboxd.store.digests import HashingReader, Reader
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """A layer in staging. `diff_id` is the digest of the uncompressed archive."""
+    """A layer in staging. `diff_id` is the digest of the uncompressed archive, which `recipe`
+    together with the tree gives back."""
 
     diff_id: str
     tree: Path
     metadata: dict[str, Any]
+
+    @property
+    def recipe(self) -> Path:
+        return self.tree.with_name("recipe")
 
 
 def unpack(stream: Reader, staged: Path, idmap: IdMap, limits: Limits | None = None) -> Unpacked:
@@ -35,10 +42,15 @@ def unpack(stream: Reader, staged: Path, idmap: IdMap, limits: Limits | None = N
     attic.mkdir(mode=0o700)
     archive = HashingReader(Decompressed(stream))
     root_fd, attic_fd = trees.open_tree(tree), trees.open_tree(attic)
+    recorder = Recorder(tree.with_name("recipe"))
     try:
-        applier = Applier(root_fd, attic_fd, Ownership(idmap))
-        applied = applier.apply(TarReader(archive, limits))
+        applier = Applier(root_fd, attic_fd, Ownership(idmap), recorder)
+        applied = applier.apply(TarReader(archive, limits, recorder.kept))
+        recorder.finish(attic_fd)
+    except OSError as error:
+        raise SandboxError.from_os("unpack the layer", error) from error
     finally:
+        recorder.close()
         os.close(root_fd)
         os.close(attic_fd)
     return Unpacked(archive.digest, tree, applied.to_metadata())

@@ -54,7 +54,11 @@ class Collector:
 
     def sweep(self) -> None:
         """Take away trees that a crash left without a row."""
-        for directory, known in (("layers/sha256", self._layer_rows), ("snapshots", self._trees)):
+        for directory, known in (
+            ("layers/sha256", self._layer_rows),
+            ("recipes", self._layer_rows),
+            ("snapshots", self._trees),
+        ):
             digests = known()
             for path in (self._root / directory).iterdir():
                 digest = f"sha256:{path.name}"

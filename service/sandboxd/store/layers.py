@@ -1,11 +1,13 @@
 """Unpacked layers by diffID: directory trees that overlay mounts use as lower directories.
 
 A layer's directory never changes once it has its name. What its tar archive could not give the tree
-(devices, file capabilities, owners outside the id map) is in its metadata.
+(devices, file capabilities, owners outside the id map) is in its metadata. A layer that came as an
+archive has a recipe beside it, from which the same archive can be written once more.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sandboxd.errors import NotFound, SandboxError
@@ -20,6 +22,7 @@ class Layers:
     def __init__(self, directory: Path, database: Database, locks: Locks, trash: Trash) -> None:
         self._directory, self._database = directory, database
         self._locks, self._trash = locks, trash
+        self._recipes = directory.parent.parent / "recipes"
 
     def path(self, diff_id: str) -> Path:
         """Where the layer's tree is or would be. Raises BadRequest for a malformed diffID."""
@@ -36,10 +39,18 @@ class Layers:
             raise NotFound(f"No such layer: {diff_id}")
         return found
 
-    def publish(self, diff_id: str, staged: Path, metadata: Document) -> None:
+    def recipe(self, diff_id: str) -> Path | None:
+        """The layer's recipe; None where its archive is written from the tree alone."""
+        path = self._recipes / hex_of(diff_id)
+        return path if path.exists() else None
+
+    def publish(
+        self, diff_id: str, staged: Path, metadata: Document, recipe: Path | None = None
+    ) -> None:
         """Give the finished tree `staged` its name; where the layer exists already, drop `staged`.
 
-        The caller pins `diff_id` until something refers to it, or collection may take it.
+        `recipe` is a file on the same file system and goes with it. The caller pins `diff_id` until
+        something refers to it, or collection may take it.
         """
         target = self.path(diff_id)
         with self._locks.hold(diff_id):
@@ -48,7 +59,11 @@ class Layers:
                 return
             # A tree without a row: a crash fell between the rename and the commit.
             self._trash.discard(target)
+            kept = self._recipes / hex_of(diff_id)
+            self._trash.discard(kept)
             try:
+                if recipe is not None:
+                    os.rename(recipe, kept)
                 publish_tree(staged, target)
             except OSError as error:
                 raise SandboxError.from_os(f"publish layer {diff_id}", error) from error
@@ -58,4 +73,6 @@ class Layers:
     def delete(self, diff_id: str) -> None:
         """Forget the layer, then take its tree away; what uses it must be gone before."""
         self._database.layers.delete(diff_id)
+        self._database.compressed.delete(diff_id)
         self._trash.discard(self.path(diff_id))
+        self._trash.discard(self._recipes / hex_of(diff_id))

@@ -1,8 +1,9 @@
 """The state root: directories, metadata, and the one way in which things appear and vanish.
 
 ```
-metadata.sqlite  blobs/sha256/HEX  layers/sha256/HEX/  snapshots/HEX/  volumes/NAME/  containers/ID/
-staging/  what is half-made        trash/  what is being deleted        locks/        masks/
+metadata.sqlite  blobs/sha256/HEX  layers/sha256/HEX/  recipes/HEX  snapshots/HEX/
+volumes/NAME/    containers/ID/    staging/  what is half-made      trash/  what is being deleted
+locks/           masks/
 ```
 """
 
@@ -32,6 +33,7 @@ from sandboxd.store.trash import Trash, Worker
 _DIRECTORIES: Final = (
     "blobs/sha256",
     "layers/sha256",
+    "recipes",
     "snapshots",
     "volumes",
     "containers",
