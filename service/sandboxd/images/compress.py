@@ -19,10 +19,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from isal import isal_zlib
-
 from sandboxd.errors import BadRequest, HostLacks, NotFound, SandboxError
 from sandboxd.images.compressed import CompressedLayers
+from sandboxd.images.fast_zlib import gzip_compressor
 from sandboxd.images.layer_export import export_layer
 from sandboxd.images.registry.manifests import Descriptor
 from sandboxd.linux.idmap import IdMap
@@ -31,9 +30,7 @@ from sandboxd.store import Store
 GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
 DOCKER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-_GZIP_LEVEL: Final = 2
 _ZSTD_LEVEL: Final = 3
-_WITH_GZIP_HEADER: Final = 31
 _AHEAD: Final = 4
 """Pieces of up to 1 MiB that may wait for the compressing thread."""
 
@@ -171,9 +168,7 @@ class _InThread:
 
 
 def _gzip() -> _Compressor:
-    compressor: _Compressor = isal_zlib.compressobj(
-        _GZIP_LEVEL, isal_zlib.DEFLATED, _WITH_GZIP_HEADER
-    )
+    compressor: _Compressor = gzip_compressor()
     return compressor
 
 

@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from isal import isal_zlib
-
 from sandboxd.errors import SandboxError
+from sandboxd.images.fast_zlib import fast
 from sandboxd.images.layer_root import Path as Components
 from sandboxd.store import trees
 
@@ -41,7 +40,7 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb", buffering=0)
         self._path = path
-        self._deflate = isal_zlib.compressobj(_LEVEL)
+        self._deflate = fast.compressobj(_LEVEL)
         self._pending = bytearray()
         self._kept = bytearray()
         self._files = 0
@@ -254,7 +253,7 @@ class _Inflated:
 
     def __init__(self, file: BinaryIO, length: int) -> None:
         self._file, self._at, self._end = file, 0, length
-        self._inflate = isal_zlib.decompressobj()
+        self._inflate = fast.decompressobj()
         self._buffer = memoryview(b"")
 
     def peek(self) -> bytes:
