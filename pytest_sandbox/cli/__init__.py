@@ -28,6 +28,7 @@ _COMMANDS = {
     "image": ("images:image", "Make, list and remove images."),
     "volume": ("volumes:volume", "Make, list and remove volumes."),
     "snapshot": ("volumes:snapshot", "List and remove snapshots."),
+    "registry": ("registry:registry", "Serve this machine's images as a registry."),
     "service": ("service:service", "Start, stop and look at the sandbox service."),
     "doctor": ("service:doctor", "Say whether this machine can run containers."),
     "env": ("environment:env", "Let Docker's clients in this shell use the service."),

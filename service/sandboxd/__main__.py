@@ -1,4 +1,4 @@
-"""`python -m sandboxd serve|doctor`: the service's own entry points."""
+"""`python -m sandboxd serve|registry|doctor`: the service's own entry points."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,10 +16,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         from sandboxd import doctor
 
         return doctor.main(json=arguments.json)
+    if arguments.command == "registry":
+        return _registry(arguments)
     from sandboxd import service
 
     options = service.Options(arguments.ready_fd, arguments.idle, arguments.idmap)
     return service.serve(options)
+
+
+def _registry(arguments: argparse.Namespace) -> int:
+    from sandboxd import registry
+
+    names = ("listen", "read_only", "token_file", "htpasswd", "tls_cert", "tls_key", "ready_fd")
+    given = {name: getattr(arguments, name) for name in names}
+    return registry.serve(registry.Options(**given, idmap=arguments.idmap))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--idle", type=float, default=idle, help="seconds; 0 never ends")
     forced = os.environ.get("SANDBOX_IDMAP") or None
     serve.add_argument("--idmap", choices=["single"], default=forced, help="no subordinate ids")
+    registry = commands.add_parser("registry", help="serve the state's images as an OCI registry")
+    registry.add_argument("--listen", default="127.0.0.1:5000", help="HOST:PORT or unix:///PATH")
+    registry.add_argument("--read-only", action="store_true")
+    for name in ("--token-file", "--htpasswd", "--tls-cert", "--tls-key"):
+        registry.add_argument(name, type=Path)
+    registry.add_argument("--ready-fd", type=int, help="descriptor that is told the address")
+    registry.add_argument("--idmap", choices=["single"], default=forced, help="no subordinate ids")
     doctor = commands.add_parser("doctor", help="say what this machine lacks to run containers")
     doctor.add_argument("--json", action="store_true")
     return parser

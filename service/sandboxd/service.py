@@ -29,6 +29,7 @@ from sandboxd import __version__, paths
 from sandboxd.errors import Conflict, HostLacks, SandboxError
 from sandboxd.linux import cgroup, idmap
 from sandboxd.listener import listen
+from sandboxd.outer import enter, log_to_stderr
 
 if TYPE_CHECKING:
     from sandboxd.api.surface import Activity
@@ -54,7 +55,7 @@ class Options:
 
 def serve(options: Options) -> int:
     """Run the service until it is told to stop or has been idle; the exit status."""
-    _log_to_stderr()
+    log_to_stderr()
     os.umask(0o077)
     told = _Starter(options.ready_fd)
     try:
@@ -63,7 +64,7 @@ def serve(options: Options) -> int:
             stack.enter_context(_only_service_of(root))
             path = paths.socket_path()
             listener = stack.enter_context(listen(path))
-            ids = _enter(options)
+            ids = enter(options.idmap)
             asyncio.run(_Service(root, path, listener, ids, options).run(told))
     except SandboxError as error:
         log.error("%s", error)
@@ -107,20 +108,6 @@ def _only_service_of(root: Path) -> Iterator[None]:
         lock.release()
 
 
-def _enter(options: Options) -> idmap.IdMap:
-    """Into the outer user namespace with the widest map that works, or the one asked for."""
-    ids = idmap.single() if options.idmap == "single" else idmap.choose()
-    if ids.kind == "subids" and (complaint := idmap.complaint_about(ids)):
-        log.warning("%s: using a single-id map; see sandboxctl doctor", complaint)
-        ids = idmap.single()
-    try:
-        idmap.enter_outer_namespace(ids)
-    except OSError as error:
-        raise HostLacks("enter a user namespace", str(error), "sandboxctl doctor") from None
-    log.info("pid %d, id map %s of %d ids", os.getpid(), ids.kind, ids.size)
-    return ids
-
-
 def _allow_many_descriptors() -> None:
     """Some five for each running container; the fork server, and so containers, keep the old limit.
 
@@ -128,13 +115,6 @@ def _allow_many_descriptors() -> None:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _log_to_stderr() -> None:
-    logging.Formatter.converter = time.gmtime
-    layout = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, format=layout, datefmt="%Y-%m-%dT%H:%M:%S")
-    logging.getLogger("sandboxd").setLevel(logging.INFO)
 
 
 class _Service:

@@ -47,7 +47,7 @@ class Roots:
     def of(self, holder: str) -> dict[str, float]:
         """What a holder keeps: digest to seconds since 1970."""
         statement = "SELECT digest, since FROM roots WHERE holder = ?"
-        return dict(self._database.execute(statement, (holder,)))  # type: ignore[arg-type]
+        return dict(self._database.execute(statement, (holder,)))
 
     def all(self) -> frozenset[str]:
         """Every digest that somebody keeps."""
