@@ -1,6 +1,6 @@
 """Garbage collection: what nothing refers to goes, what anything uses stays.
 
-Roots are the rows of images, snapshots and volumes, those of the table of roots, what the caller
+Roots are the rows of images, build steps, snapshots and volumes, those of the table of roots, what the caller
 names as in use, and pins. Whoever makes a new reference pins the digest before it looks whether the
 thing is there, and holds the pin until its row is committed. Collection reads the pins first and
 the rows second, and no pin can be taken until it is done, so there is no moment at which a thing is
@@ -85,6 +85,7 @@ class Collector:
             self._snapshots.forget(snapshots, kept)
             images = list(self._database.images.all().values())
             referred = kept | {layer for image in images for layer in image["layers"]}
+            referred |= self._built_layers(unused_for)
             layers, size = self._drop_layers(referred)
             blobs, more = self._drop_blobs(
                 kept | self._roots.all() | {blob for image in images for blob in image["blobs"]}
@@ -100,6 +101,16 @@ class Collector:
             for snapshot in self._snapshots.unused_since(moment)
             if snapshot.key not in kept and snapshot.key not in started
         ]
+
+    def _built_layers(self, unused_for: float | None) -> set[str]:
+        """The layers of the build cache, less those of steps that were not used for so long."""
+        rows = self._database.build_cache.all()
+        if unused_for is not None:
+            for key, row in list(rows.items()):
+                if row["used"] < time.time() - unused_for:
+                    self._database.build_cache.delete(key)
+                    del rows[key]
+        return {row["layer"] for row in rows.values() if row["layer"]}
 
     def _drop_layers(self, referred: frozenset[str]) -> tuple[list[str], int]:
         dropped, size = [], 0

@@ -22,8 +22,10 @@ from sandboxd.errors import HostLacks, NoSpace, SandboxError
 Document = dict[str, Any]
 
 _TABLES: Final = (
+    "build_cache",
     "compressed",
     "containers",
+    "file_digests",
     "images",
     "layers",
     "manifests",
@@ -75,8 +77,10 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._connection = self._opened()
+        self.build_cache = Documents(self, "build_cache")
         self.compressed = Documents(self, "compressed")
         self.containers = Documents(self, "containers")
+        self.file_digests = Documents(self, "file_digests")
         self.images = Documents(self, "images")
         self.layers = Documents(self, "layers")
         self.manifests = Documents(self, "manifests")
