@@ -54,7 +54,6 @@ class Exec:
     program: Program | None = None
     started: bool = False
     exit_code: int | None = None
-    pid: int = 0
     over: asyncio.Future[int] | None = None
     """For who waits for its exit code and all of its output."""
 
@@ -69,7 +68,7 @@ class Exec:
             "ID": self.id,
             "Running": self.running,
             "ExitCode": self.exit_code,
-            "Pid": self.pid,
+            "Pid": self.program.running.pid if self.program else 0,
             "ContainerID": self.container.id,
             "ProcessConfig": {
                 "tty": process.tty,
@@ -150,7 +149,7 @@ class Execs:
             if isinstance(error, OSError):
                 raise SandboxError.from_os(f"start exec {exec_.id}", error) from error
             raise
-        exec_.program, exec_.pid = program, program.running.pid
+        exec_.program = program
         self._publish(exec_, f"exec_start: {' '.join(exec_.process.args)}")
         program.running.exited.add_done_callback(partial(self._ended_process, exec_, outlet))
         return program

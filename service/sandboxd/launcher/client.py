@@ -33,7 +33,7 @@ _ENTRY: Final = (
     "from sandboxd.launcher.server import main; main(int(sys.argv[2]), *sys.argv[3:])"
 )
 
-_WARM_JOINERS: Final = 2
+_WARM_JOINERS: Final = 4
 
 Stdio = tuple[int, int, int]
 
@@ -206,9 +206,21 @@ class Launcher:
         command.pty = joiner.pty
         self._running[joiner.token] = command
         self._orders.pop(joiner.token, None)
-        self._post(("adopt", joiner.token), (descriptor,))
         os.close(joiner.pidfd)
+        command.hear(self._on_joiner)
         return command
+
+    def _on_joiner(self, command: Running) -> None:
+        """A joiner has told of the command's end, or has left the command to the fork server."""
+        command.deafen()
+        try:
+            message, _ = wire.receive(command.control)
+        except (EOFError, ConnectionResetError):
+            if command.token in self._running and not self.lost.done():
+                self._post(("adopt", command.token), (command.pidfd,))
+            return
+        self._running.pop(command.token, None)
+        command.finish(message[1])
 
     async def _answer(self, control: socket.socket) -> tuple[wire.Message, list[int]] | None:
         """The next message of a child; None once it has closed its end."""
@@ -372,7 +384,7 @@ def _end_unwanted(joining: asyncio.Task[Running]) -> None:
     if command.pty is not None:
         os.close(command.pty)
     _kill(command)
-    command.close()
+    command.exited.add_done_callback(lambda _: command.close())
 
 
 def _hides_what_it_shows(host: HostRoot) -> bool:

@@ -220,6 +220,7 @@ def spawn(args: tuple[str, ...], environment: dict[bytes, bytes], actions: list[
 
     def attempt(path: bytes) -> None:
         nonlocal started
+        os.stat(path)  # a tenth of a spawn that fails
         started = os.posix_spawn(path, args, environment, file_actions=actions, setsid=True)
 
     _first_that_runs(args[0], environment, attempt)

@@ -6,14 +6,16 @@ lends the joiner's memory to the child until it executes (CLONE_VM, CLONE_VFORK)
 rehearsed all before. It is never visible inside the container: its own pid namespace is outside.
 
 Everything here runs in the child of the fork server. Its answer is `("started",)` with the pidfd of
-the command, or `("error", exit code, text)`. A command whose joiner has ended is the fork server's
-child: the joiner's pid namespace decides who inherits it (pid_namespaces(7)).
+the command, or `("error", exit code, text)`. The end of a quick command it reports itself, as
+`("ended", exit code or minus a signal)`. A command that outlives it is the fork server's child: the
+joiner's pid namespace decides who inherits it (pid_namespaces(7)).
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import select
 import socket
 from typing import Final, NoReturn
 
@@ -21,11 +23,15 @@ from sandboxd.launcher import entry, slot, wire
 from sandboxd.launcher.spec import Process
 from sandboxd.linux import capabilities, namespaces, pidfd
 
-STARTED: Final = 0
-"""Its exit code after it has started a command; any other is its own end."""
+LEFT: Final = 0
+"""Its exit code when it leaves a running command to the fork server."""
+DONE: Final = 3
+"""Its exit code when the command has ended, and the service knows."""
 _UNUSED: Final = 1
-_ABSENT: Final = "/dev/null/absent"
-"""A command that nobody has: to rehearse a spawn up to its failure."""
+_STAY: Final = 0.03
+"""Seconds for which it waits for the command's end: no Python stays beside a longer one."""
+_NO_COMMAND: Final = "/"
+"""Exists and cannot be executed: to rehearse a spawn up to its failure."""
 
 
 def run_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:
@@ -39,7 +45,7 @@ def run_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:
         os._exit(_UNUSED)
     except BaseException as error:
         slot.report_in_child(control, error)
-    os._exit(STARTED)
+    os._exit(LEFT)
 
 
 def _prepare_in_child(control: socket.socket, *, single_id: bool) -> int:
@@ -47,12 +53,16 @@ def _prepare_in_child(control: socket.socket, *, single_id: bool) -> int:
     slot.quiet_in_child(control, "sandbox-join")
     own = os.open("/proc/self/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    process = Process((_ABSENT,), ("PATH=/",), capabilities=capabilities.NAMES)
+    process = Process((_NO_COMMAND,), ("PATH=/",), capabilities=capabilities.NAMES)
     _, fds = wire.through_a_socket(("exec", tuple(process)), (0, 1, 2))
     entry.rehearse_in_child(process, root, single_id=single_id)
     try:
         entry.spawn(process.args, {}, entry.piped(*fds))
     except entry.Refusal:
+        pass
+    try:
+        namespaces.setns(root, namespaces.CONTAINER)
+    except OSError:
         pass
     for fd in (root, *fds):
         os.close(fd)
@@ -69,8 +79,11 @@ def _join_in_child(
     actions = _streams(control, process, streams)
     os.umask(0o022)
     environment = entry.take_on_in_child(process, root, own=own, single_id=single_id)
-    started = entry.spawn(process.args, environment, actions)
-    wire.send(control, ("started",), [pidfd.pidfd_open(started)])
+    command = pidfd.pidfd_open(entry.spawn(process.args, environment, actions))
+    wire.send(control, ("started",), [command])
+    if select.select([command], [], [], _STAY)[0]:
+        wire.send(control, ("ended", pidfd.reap(command)))
+        os._exit(DONE)
 
 
 def _streams(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
+from functools import cached_property
 
 from sandboxd.linux import pidfd
 
@@ -13,14 +15,29 @@ class Running:
     """A process of a container: its first one or an exec."""
 
     def __init__(self, token: int, descriptor: int, control: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self.pidfd = descriptor
-        self.pid = pidfd.pid_of(descriptor)
         self.pty: int | None = None
-        self.exited: asyncio.Future[int] = loop.create_future()
+        self.exited: asyncio.Future[int] = self._loop.create_future()
         self.exit_signal = 0
         self.token = token
         self.control = control
+        self._heard = False
+
+    @cached_property
+    def pid(self) -> int:
+        """As the service sees it; -1 if it was first asked for after the end."""
+        return pidfd.pid_of(self.pidfd)
+
+    def hear(self, callback: Callable[[Running], None]) -> None:
+        """Call `callback` when the control socket turns readable, until `deafen`."""
+        self._heard = True
+        self._loop.add_reader(self.control, callback, self)
+
+    def deafen(self) -> None:
+        if self._heard:
+            self._heard = False
+            self._loop.remove_reader(self.control)
 
     def kill(self, signal: int) -> None:
         """pidfd_send_signal(2). Raises ProcessLookupError when the process is gone."""
@@ -28,6 +45,7 @@ class Running:
 
     def close(self) -> None:
         """Give back the descriptors; the process itself is not touched."""
+        self.deafen()
         self.control.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)

@@ -18,6 +18,7 @@ from sandboxd.launcher import joiner, profile, slot, wire
 from sandboxd.launcher.spec import HostRoot
 from sandboxd.linux import capabilities, namespaces
 from sandboxd.linux import process as own_process
+from sandboxd.linux.pidfd import reap
 
 _QUIET: Final = 0.004
 """Seconds without a message after which mounts of ended containers are taken down."""
@@ -162,21 +163,19 @@ class ForkServer:
         self._poll.register(pidfd, select.EPOLLIN)
 
     def _reap(self, pidfd: int) -> None:
-        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        assert ended is not None
+        code = reap(pidfd)
         child = self._children.pop(pidfd)
-        code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-        if child.joins and code == joiner.STARTED:
-            self._leave(child.token)
-        else:
+        if not child.joins or code not in (joiner.LEFT, joiner.DONE):
             self._tell(("exit", child.token, code))
+        elif code == joiner.LEFT:
+            self._leave(child.token)
         self._poll.unregister(pidfd)
         os.close(pidfd)
         if child.mounts is not None:
             self._left.append(child.mounts)
 
     def _leave(self, token: int) -> None:
-        """A joiner ended after its work."""
+        """A joiner ended before what it has started."""
         if token in self._heirs:
             self._keep(self._heirs.pop(token), Child(token))
         else:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from sandboxd.errors import BadRequest
-from sandboxd.linux.syscalls import checked, libc, own_number, syscall
+from sandboxd.linux.syscalls import checked, libc, oserror, own_number, syscall
 
 _TABLE: Final = """
 CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
@@ -104,8 +104,8 @@ def drop_bounding(keep: Collection[str]) -> None:
     """
     kept = to_mask(keep)
     for number in range(last_cap() + 1):
-        if not kept >> number & 1:
-            _prctl(_PR_CAPBSET_DROP, number)
+        if not kept >> number & 1 and _prctl_numbers(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
+            raise oserror("prctl", f"capability {number}")
 
 
 def clear_ambient() -> None:

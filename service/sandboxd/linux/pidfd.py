@@ -27,6 +27,8 @@ def pid_of(pidfd: int) -> int:
     raise OSError(f"/proc/self/fdinfo/{pidfd}: not a pidfd")
 
 
-def reap(pidfd: int) -> None:
-    """waitid(2) with P_PIDFD, Linux 5.4: collect a child that has ended."""
-    os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+def reap(pidfd: int) -> int:
+    """waitid(2) with P_PIDFD, Linux 5.4: collect a child; its exit code, or minus a signal."""
+    ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    assert ended is not None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
