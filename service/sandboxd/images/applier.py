@@ -21,6 +21,7 @@ from sandboxd.errors import BadRequest, HostLacks, SandboxError
 from sandboxd.images.layer_root import LayerRoot, Path, components
 from sandboxd.images.ownership import Ownership
 from sandboxd.images.recipe import Recorder
+from sandboxd.images.sparse import Extents
 from sandboxd.images.tar import Kind, Member, TarReader
 from sandboxd.store import trees
 from sandboxd.store.trees import OPAQUE, is_whiteout
@@ -29,7 +30,10 @@ _WHITEOUT: Final = ".wh."
 _OPAQUE_MARK: Final = ".wh..wh..opq"
 _RESERVED: Final = ".wh..wh."
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DENIED: Final = (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ, errno.EMLINK)
+_DENIED: Final = (
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ, errno.EMLINK),
+    errno.ENOENT,  # a symbolic link to the empty name: symlink(2)
+)
 _UNFIT: Final = (
     *(errno.ENOTSUP, errno.ERANGE, errno.E2BIG, errno.EPERM, errno.EINVAL),
     errno.ENOSPC,  # ext4: more than its one block for attributes holds, whatever is free elsewhere
@@ -203,7 +207,10 @@ class Applier:
     def _write(self, parent: int, name: str, member: Member, archive: TarReader) -> None:
         fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
-            if member.size and self._recorder is not None:
+            if member.extents is not None:
+                _write_parts(fd, member.extents, archive)
+                os.ftruncate(fd, member.size)
+            elif member.size and self._recorder is not None:
                 path = components(member.name)
                 _, real = self._root.directory(path[:-1])
                 self._recorder.file((*real, path[-1]), member.size)
@@ -354,3 +361,14 @@ class Applier:
             self._set_attributes(place, path, member)
         else:
             os.chmod(place, _MODE_IMPLIED)
+
+
+def _write_parts(fd: int, extents: Extents, archive: TarReader) -> None:
+    """The parts of a sparse file, each in its place."""
+    pieces = archive.data()
+    piece = memoryview(b"")
+    for offset, length in extents:
+        while length:
+            piece = piece or next(pieces)
+            written = os.pwrite(fd, piece[:length], offset)
+            piece, offset, length = piece[written:], offset + written, length - written

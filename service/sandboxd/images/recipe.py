@@ -47,8 +47,12 @@ class Recorder:
         self._moves: dict[bytes, list[tuple[int, str]]] = {}
 
     def kept(self, data: bytes | memoryview) -> None:
-        """Bytes of the archive that are in no file of the layer."""
+        """Bytes of the archive that are in no file of the layer; as many as somebody likes."""
         self._kept += data
+        if len(self._kept) >= _GATHER:
+            self._flush_kept()
+            self._deflated(self._deflate.compress(bytes(self._pending)))
+            self._pending.clear()
 
     def file(self, path: Components, size: int) -> None:
         """Here are `size` bytes that are the content of `path` in the layer's directory."""

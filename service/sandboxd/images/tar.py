@@ -1,8 +1,8 @@
 """A streaming reader of tar archives: headers and data, and nothing that touches a file system.
 
 POSIX ustar and pax (IEEE Std 1003.1, "pax Interchange Format"), GNU long names and base-256
-numbers, and the old format before ustar. GNU sparse members are refused, as the OCI image
-specification allows. Every size is bounded before anything is read for it.
+numbers, and the old format before ustar; GNU's sparse members for those who ask for them. Every
+size is bounded before anything is read for it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Final
 
 from sandboxd.errors import BadRequest
+from sandboxd.images import sparse
 from sandboxd.store.digests import Reader
 
 BLOCK: Final = 512
@@ -61,7 +62,10 @@ class Limits:
 
 @dataclass(slots=True)
 class Member:
-    """One member. Names are as written, with undecodable bytes as surrogates; `mtime` in ns."""
+    """One member. Names are as written, with undecodable bytes as surrogates; `mtime` in ns.
+
+    `extents`: the parts of a sparse file that the archive holds, None for an ordinary member.
+    """
 
     name: str
     kind: Kind
@@ -72,6 +76,12 @@ class Member:
     mtime: int
     target: str
     xattrs: dict[str, bytes] = field(default_factory=dict)
+    extents: sparse.Extents | None = None
+
+    @property
+    def stored(self) -> int:
+        """Bytes of data in the archive."""
+        return self.size if self.extents is None else sum(length for _, length in self.extents)
 
 
 @dataclass(slots=True)
@@ -87,7 +97,8 @@ class _Extended:
 class TarReader:
     """Iterate for the members; between two of them, `data` gives the bytes of the last one.
 
-    `kept` gets every byte of the archive that `data` does not give, in order.
+    `kept` gets every byte of the archive that is not the whole of a file in one piece, in order;
+    of a sparse file it gets all. Without `sparse_files` such a file is refused.
     """
 
     def __init__(
@@ -95,8 +106,11 @@ class TarReader:
         stream: Reader,
         limits: Limits | None = None,
         kept: Callable[[memoryview], None] | None = None,
+        *,
+        sparse_files: bool = False,
     ) -> None:
         self._stream, self._kept = stream, kept
+        self._sparse_files, self._in_sparse = sparse_files, False
         self._limits = limits or Limits()
         self._buffer = memoryview(b"")
         self._left = self._padding = 0
@@ -119,14 +133,15 @@ class TarReader:
                 raise BadRequest("archive", f"more than {self._limits.members} members")
             if total > self._limits.size:
                 raise BadRequest("archive", f"more than {self._limits.size} bytes of data")
-            self._left, self._padding = member.size, -member.size % BLOCK
+            self._left, self._padding = member.stored, -member.stored % BLOCK
+            self._in_sparse = member.extents is not None
             yield member
         self._drain()
 
     def data(self) -> Iterator[memoryview]:
         """The bytes of the member that was yielded last, in pieces."""
         while self._left:
-            piece = self._taken(self._left)
+            piece = self._piece(self._left) if self._in_sparse else self._taken(self._left)
             self._left -= len(piece)
             yield piece
 
@@ -143,13 +158,19 @@ class TarReader:
 
     def _member(self, header: memoryview, extended: _Extended) -> Member:
         records = {**self._global, **extended.records}
-        if any(key.startswith("GNU.sparse.") for key in records) or header[156] == ord("S"):
-            mend = "make the archive without tar's option --sparse"
-            raise BadRequest("archive", "it holds a sparse member", mend)
-        kind = _KINDS.get(chr(header[156]), Kind.OTHER)
-        name = extended.name or _text(records.get("path")) or _header_name(header)
+        holes = self._sparse(header, records)
+        kind = Kind.FILE if holes else _KINDS.get(chr(header[156]), Kind.OTHER)
+        name = (
+            extended.name
+            or _text(records.get("GNU.sparse.name") or records.get("path"))
+            or _header_name(header)
+        )
         size = _decimal(records, "size", _number(header[124:136]))
-        if kind is Kind.FILE and name.endswith("/") and (header[156] == 0 or not size):
+        if holes is not None:
+            if sum(length for _, length in holes.extents) + holes.used != size:
+                raise BadRequest("archive", f"a sparse member of another size than {size} bytes")
+            size = holes.size
+        elif kind is Kind.FILE and name.endswith("/") and (header[156] == 0 or not size):
             kind = Kind.DIRECTORY  # as before ustar; data that flag "0" announces is there, though
         has_data = kind in (Kind.FILE, Kind.OTHER)
         target = _target(header, records, extended)
@@ -167,7 +188,23 @@ class TarReader:
             _time(records.get("mtime"), header),
             target,
             _xattrs(records),
+            None if holes is None else holes.extents,
         )
+
+    def _sparse(self, header: memoryview, records: dict[str, bytes]) -> sparse.Sparse | None:
+        found = None
+        if header[156] == ord("S"):
+            found = sparse.old(header, _number, self._sparse_block)
+        elif _KINDS.get(chr(header[156])) is Kind.FILE:
+            found = sparse.pax(records, self._sparse_block)
+        if found is not None and not self._sparse_files:
+            mend = "make the archive without tar's option --sparse"
+            raise BadRequest("archive", "it holds a sparse member", mend)
+        return found
+
+    def _sparse_block(self) -> memoryview:
+        self._count(BLOCK)
+        return self._exactly(BLOCK)
 
     def _read_extension(self, flag: str, header: memoryview, extended: _Extended) -> None:
         size = _number(header[124:136])
@@ -284,7 +321,7 @@ def _text(raw: bytes | None) -> str:
 
 def _pax(data: bytes) -> dict[str, bytes]:
     """Records `LENGTH KEY=VALUE\\n`, where LENGTH counts the whole record."""
-    records = {}
+    records: dict[str, bytes] = {}
     at, data = 0, data.rstrip(b"\0")
     while at < len(data):
         digits, _, _ = data[at : at + 20].partition(b" ")
@@ -292,7 +329,10 @@ def _pax(data: bytes) -> dict[str, bytes]:
         key, equals, value = data[at + len(digits) + 1 : end].partition(b"=")
         if not equals or not value.endswith(b"\n") or b"\0" in key or end > len(data):
             raise BadRequest("archive", "a malformed pax record")
-        records[_text(key)] = value[:-1]
+        name = _text(key)
+        if name in sparse.PAX_REPEATED:  # form 0.0: the one key that may come more than once
+            name, value = sparse.PAX_MAP, records.get(sparse.PAX_MAP, b"") + b"," + value
+        records[name] = value[:-1]
         at = end
     return records
 

@@ -10,6 +10,7 @@ from typing import Any
 from sandboxd.errors import SandboxError
 from sandboxd.images.applier import Applier
 from sandboxd.images.compression import Decompressed
+from sandboxd.images.layer_tar import ARCHIVE_SIZE
 from sandboxd.images.ownership import Ownership
 from sandboxd.images.recipe import Recorder
 from sandboxd.images.tar import Limits, TarReader
@@ -45,7 +46,8 @@ def unpack(stream: Reader, staged: Path, idmap: IdMap, limits: Limits | None = N
     recorder = Recorder(tree.with_name("recipe"))
     try:
         applier = Applier(root_fd, attic_fd, Ownership(idmap), recorder)
-        applied = applier.apply(TarReader(archive, limits, recorder.kept))
+        reader = TarReader(archive, limits, recorder.kept, sparse_files=True)
+        applied = applier.apply(reader)
         recorder.finish(attic_fd)
     except OSError as error:
         raise SandboxError.from_os("unpack the layer", error) from error
@@ -53,4 +55,5 @@ def unpack(stream: Reader, staged: Path, idmap: IdMap, limits: Limits | None = N
         recorder.close()
         os.close(root_fd)
         os.close(attic_fd)
-    return Unpacked(archive.digest, tree, applied.to_metadata())
+    metadata = {**applied.to_metadata(), ARCHIVE_SIZE: archive.size}
+    return Unpacked(archive.digest, tree, metadata)
