@@ -18,7 +18,7 @@ from sandboxd.store import Document, Store
 _log = logging.getLogger("sandboxd.images")
 _FULL_ID: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _SHORT_ID: Final = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
-_MEND: Final = "sandboxctl image import ROOTFS.tar {}"
+_MEND: Final = "sandboxctl pull {}"
 
 
 class Catalog:
@@ -98,6 +98,7 @@ class Catalog:
                 return False
             with self._store.database.releasing():
                 self._store.database.images.delete(image.id)
+                self._store.database.manifests.delete(image.id)
             del self._images[image.id]
             return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,14 @@ from sandboxd.images.filters import Filters, selected
 from sandboxd.images.host import HostImage
 from sandboxd.images.image import HOST, Image
 from sandboxd.images.image_archive import ImageArchive
-from sandboxd.images.reference import Reference
+from sandboxd.images.pulled import PulledManifests
+from sandboxd.images.reference import HUB, Reference
+from sandboxd.images.registry.credentials import Credentials
+from sandboxd.images.registry.crew import Crew
+from sandboxd.images.registry.flights import Flights
+from sandboxd.images.registry.platforms import Platform
+from sandboxd.images.registry.pull import RegistrySource
+from sandboxd.images.registry.settings import RegistrySettings
 from sandboxd.images.rootfs_archive import RootfsArchive
 from sandboxd.images.sources import Arrival, ImageSource, Progress, Workbench
 from sandboxd.images.stacking import stack
@@ -45,8 +53,10 @@ class Images:
         self._store, self._idmap, self._limits = store, idmap, limits or Limits()
         self._host = HostImage(store, idmap, show, hide)
         self._catalog = Catalog(store, self._host.image)
+        self._crew, self._flights = Crew(), Flights()
 
     def close(self) -> None:
+        self._crew.close()
         self._host.close()
 
     def get(self, name: str) -> Image:
@@ -85,6 +95,43 @@ class Images:
             for image, arrival in self._taken(ImageArchive(stream), progress)
             for name in ([each.tagged for each in arrival.names] or [image.id])
         ]
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Image:
+        """The image that a registry has under this name, fetched as far as it is not here yet.
+
+        `platform` is `OS/ARCH[/VARIANT]`, else this machine's. Blocks, until `cancelled` is set
+        at the latest; raises NoSuchImage, Forbidden, RegistryError, BadRequest, NoSpace,
+        Unavailable. Whatever fails, nothing is left.
+        """
+        name = self._pullable(reference)
+        source = RegistrySource(
+            name,
+            RegistrySettings.load(),
+            credentials,
+            Platform.parse(platform) if platform else None,
+            self._crew,
+            self._flights,
+            cancelled or threading.Event(),
+        )
+        tell = progress or _silent
+        shown = str(name) if name.digest else name.tagged
+        previous = self._id_of(shown)
+        if previous is None:
+            self._crew.prewarm()
+        image = self.take(source, tell)[0]
+        assert source.resolved is not None
+        PulledManifests(self._store).record(image.id, source.resolved.manifest)
+        news = "Image is up to date" if previous == image.id else "Downloaded newer image"
+        tell({"status": f"Status: {news} for {shown}"})
+        return image
 
     def take(self, source: ImageSource, progress: Progress | None = None) -> Sequence[Image]:
         """The images of any source: all of them, or an error and none. Blocks."""
@@ -183,6 +230,18 @@ class Images:
         created = str(config.get("created") or "0001-01-01T00:00:00Z")
         fields = (digest_of(arrival.config), config, arrival.layers, (), created, size)
         return Image(*fields, digests=arrival.digests, stack=stack(bench, arrival.layers))
+
+    def _pullable(self, text: str) -> Reference:
+        reference = Reference.parse(text)
+        if (reference.name, reference.domain) == (HOST, HUB):
+            raise Forbidden(f"pull of image {HOST}", "the name stands for this machine's own root")
+        return reference
+
+    def _id_of(self, name: str) -> str | None:
+        try:
+            return self.get(name).id
+        except SandboxError:
+            return None
 
     def _nameable(self, text: str) -> Reference:
         reference = Reference.parse(text)

@@ -7,7 +7,7 @@ names it has for them. Whether an arrival becomes an image is decided when all o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -22,6 +22,7 @@ from sandboxd.images.unpack import Unpacked, unpack
 from sandboxd.linux.idmap import IdMap
 from sandboxd.store import Store
 from sandboxd.store.digests import Reader, digest_of, hex_of
+from sandboxd.store.layers import StagedLayer
 
 Progress = Callable[[dict[str, Any]], None]
 """Takes one progress object of the Engine API: `status`, `id`, `progressDetail`."""
@@ -88,11 +89,18 @@ class Workbench:
 
     def publish(self, arrival: Arrival) -> None:
         """Store what was unpacked for an arrival, and its config."""
-        for diff_id in arrival.layers:
-            if (layer := self.unpacked.pop(diff_id, None)) is not None:
-                self.store.layers.publish(diff_id, layer.tree, layer.metadata, layer.recipe)
+        self.publish_layers(arrival.layers)
         self._pin(digest_of(arrival.config))
         self.store.blobs.put(BytesIO(arrival.config))
+
+    def publish_layers(self, diff_ids: Sequence[str]) -> None:
+        """Store those of the layers that were unpacked here."""
+        layers = [
+            StagedLayer(diff_id, layer.tree, layer.metadata, layer.recipe)
+            for diff_id in diff_ids
+            if (layer := self.unpacked.pop(diff_id, None)) is not None
+        ]
+        self.store.layers.publish_all(layers)
 
     def _pin(self, digest: str) -> None:
         hex_of(digest)

@@ -7,6 +7,7 @@ of 25,000 files. The commit in SQLite comes after, so a row never names what is 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from sandboxd.linux.syscalls import checked, libc
@@ -28,10 +29,16 @@ def sync_directory(path: Path) -> None:
 
 def publish_tree(staged: Path, target: Path) -> None:
     """Give a finished directory tree its final name; `target` must not exist."""
-    fd = os.open(staged, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    publish_trees([(staged, target)])
+
+
+def publish_trees(trees: Sequence[tuple[Path, Path]]) -> None:
+    """Give finished trees, each (staged, target), their final names in one directory."""
+    fd = os.open(trees[0][0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        syncfs(fd, staged)
+        syncfs(fd, trees[0][0])
     finally:
         os.close(fd)
-    os.rename(staged, target)
-    sync_directory(target.parent)
+    for staged, target in trees:
+        os.rename(staged, target)
+    sync_directory(trees[0][1].parent)

@@ -8,14 +8,25 @@ archive has a recipe beside it, from which the same archive can be written once 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sandboxd.errors import NotFound, SandboxError
 from sandboxd.store.database import Database, Document
 from sandboxd.store.digests import hex_of
-from sandboxd.store.durable import publish_tree
+from sandboxd.store.durable import publish_trees
 from sandboxd.store.locks import Locks
 from sandboxd.store.trash import Trash
+
+
+class StagedLayer(NamedTuple):
+    """A finished tree with its metadata; `recipe` is a file on the same file system."""
+
+    diff_id: str
+    tree: Path
+    metadata: Document
+    recipe: Path | None = None
 
 
 class Layers:
@@ -47,28 +58,40 @@ class Layers:
     def publish(
         self, diff_id: str, staged: Path, metadata: Document, recipe: Path | None = None
     ) -> None:
-        """Give the finished tree `staged` its name; where the layer exists already, drop `staged`.
+        """`publish_all` of one layer."""
+        self.publish_all([StagedLayer(diff_id, staged, metadata, recipe)])
 
-        `recipe` is a file on the same file system and goes with it. The caller pins `diff_id` until
-        something refers to it, or collection may take it.
+    def publish_all(self, layers: Sequence[StagedLayer]) -> None:
+        """Give finished trees their names, with one syncfs(2) for all of them, each one whole or
+        not at all; where a layer exists already, drop what was staged.
+
+        The caller pins the diffIDs until something refers to them, or collection may take them.
         """
-        target = self.path(diff_id)
-        with self._locks.hold(diff_id):
-            if self.has(diff_id):
-                self._trash.discard(staged)
+        with self._locks.hold(*(layer.diff_id for layer in layers)):
+            new = {layer.diff_id: layer for layer in layers if not self.has(layer.diff_id)}
+            for layer in layers:
+                if new.get(layer.diff_id) is not layer:
+                    self._trash.discard(layer.tree)
+            if not new:
                 return
-            # A tree without a row: a crash fell between the rename and the commit.
-            self._trash.discard(target)
-            kept = self._recipes / hex_of(diff_id)
-            self._trash.discard(kept)
             try:
-                if recipe is not None:
-                    os.rename(recipe, kept)
-                publish_tree(staged, target)
+                self._publish_new(list(new.values()))
             except OSError as error:
-                raise SandboxError.from_os(f"publish layer {diff_id}", error) from error
-            with self._database.transaction(durable=True):
-                self._database.layers.put(diff_id, metadata)
+                what = f"publish layer {', '.join(new)}"
+                raise SandboxError.from_os(what, error) from error
+
+    def _publish_new(self, layers: Sequence[StagedLayer]) -> None:
+        for layer in layers:
+            # A tree without a row: a crash fell between the rename and the commit.
+            self._trash.discard(self.path(layer.diff_id))
+            kept = self._recipes / hex_of(layer.diff_id)
+            self._trash.discard(kept)
+            if layer.recipe is not None:
+                os.rename(layer.recipe, kept)
+        publish_trees([(layer.tree, self.path(layer.diff_id)) for layer in layers])
+        with self._database.transaction(durable=True):
+            for layer in layers:
+                self._database.layers.put(layer.diff_id, layer.metadata)
 
     def delete(self, diff_id: str) -> None:
         """Forget the layer, then take its tree away; what uses it must be gone before."""
