@@ -1,11 +1,11 @@
 """Garbage collection: what nothing refers to goes, what anything uses stays.
 
-Roots are the rows of images, build steps, snapshots and volumes, those of the table of roots, what the caller
-names as in use, and pins. Whoever makes a new reference pins the digest before it looks whether the
-thing is there, and holds the pin until its row is committed. Collection reads the pins first and
-the rows second, and no pin can be taken until it is done, so there is no moment at which a thing is
-in use and invisible. Another process's pins are not seen: only the service collects, and what a
-registry beside it keeps is a row that is looked at under the digest's lock.
+Roots are the rows of images, build steps, snapshots and volumes, those of the table of roots, what
+the caller names as in use, and pins. Whoever makes a new reference pins the digest before it looks
+whether the thing is there, and holds the pin until its row is committed. Collection reads the pins
+first and the rows second, and no pin can be taken until it is done, so there is no moment at which
+a thing is in use and invisible. Another process's pins are not seen: only the service collects, and
+what a registry beside it keeps is a row that is looked at under the digest's lock.
 """
 
 from __future__ import annotations
