@@ -60,7 +60,8 @@ async def serve(
     )
     loop = asyncio.get_running_loop()
     app = App(surface, only_loopback=settings.only_loopback)
-    server = web.Server(app, handler_cancellation=True)
+    # A handler whose client leaves goes on: its body breaks off, and what came of it is kept.
+    server = web.Server(app)
     listeners = [
         await loop.create_server(server, sock=sock, backlog=_BACKLOG, ssl=settings.tls)
         for sock in socks
