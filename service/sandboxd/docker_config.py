@@ -21,7 +21,8 @@ from sandboxd.errors import BadRequest, HostLacks, SandboxError
 
 HUB: Final = "docker.io"
 _HUB_KEY: Final = "https://index.docker.io/v1/"
-_HUB_ALIASES: Final = ("index.docker.io", "registry-1.docker.io")
+HUB_SERVERS: Final = ("index.docker.io", "registry-1.docker.io")
+"""Other names of Docker Hub."""
 _TOKEN_USER: Final = "<token>"
 """The user name with which a helper hands out an identity token."""
 _HELPER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -52,7 +53,7 @@ def domain_of(reference: str) -> str:
     is_domain = "." in first or ":" in first or first == "localhost" or first != first.lower()
     if not (slash and is_domain):
         return HUB
-    return HUB if first in _HUB_ALIASES else first
+    return HUB if first in HUB_SERVERS else first
 
 
 def credentials_for(domain: str, path: Path | None = None) -> Credentials | None:
@@ -104,7 +105,7 @@ def _from_auths(auths: object, domain: str, path: Path) -> Credentials | None:
     """The entry for the registry, whose key may be a host or a URL."""
     if not isinstance(auths, dict):
         return None
-    names = {domain, *(_HUB_ALIASES if domain == HUB else ())}
+    names = {domain, *(HUB_SERVERS if domain == HUB else ())}
     found = auths.get(_key(domain))
     for key, entry in auths.items():
         if found is None and _host_of(str(key)) in names:

@@ -1,4 +1,4 @@
-"""Images: what is there, import and load, tags, removal; a pull of what is there already."""
+"""Images: what is there, import and load, tags, removal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from sandboxd.api import registries
 from sandboxd.api.call import Call
 from sandboxd.api.replies import empty_reply, json_reply, message_line
 from sandboxd.api.uploads import consume
-from sandboxd.errors import BadRequest, Forbidden, NoSuchImage
+from sandboxd.errors import BadRequest
 
 if TYPE_CHECKING:
     from sandboxd.images import Image
@@ -51,9 +52,9 @@ async def history(call: Call) -> web.StreamResponse:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """POST /images/create: `fromSrc=-` imports the body, `fromImage` would pull."""
-    if call.query.text("fromImage"):
-        return await _pull(call)
+    """POST /images/create: `fromSrc=-` imports the body, `fromImage` pulls."""
+    if name := call.query.text("fromImage"):
+        return await registries.pull(call, _joined(name, call.query.text("tag")))
     return await _import(call)
 
 
@@ -152,22 +153,6 @@ async def _import(call: Call) -> web.StreamResponse:
     call.engine.events.publish("image", "import", image.id, {"name": reference or image.id})
     response = await call.begin("application/json")
     await response.write(message_line({"status": image.id}))
-    return response
-
-
-async def _pull(call: Call) -> web.StreamResponse:
-    name, tag_ = call.query.text("fromImage"), call.query.text("tag")
-    reference = _joined(name, tag_)
-    try:
-        image = call.engine.images.get(reference)
-    except NoSuchImage as error:
-        # docker-py tells a missing image from other 404s by the words "no such image".
-        raise NoSuchImage(error.what, "this version pulls from no registry", error.mend) from error
-    if image.is_host:
-        raise Forbidden("pull of image host", "the name stands for this machine's own root")
-    shown = reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
-    response = await call.begin("application/json")
-    await response.write(message_line({"status": f"Status: Image is up to date for {shown}"}))
     return response
 
 

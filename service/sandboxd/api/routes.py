@@ -5,14 +5,17 @@ from __future__ import annotations
 from sandboxd.api import (
     archive,
     attach,
+    commits,
     containers,
     events,
     extension,
     images,
     leases,
     networks,
+    registries,
     snapshots,
     system,
+    transfer,
     volumes,
 )
 from sandboxd.api.router import Route
@@ -47,6 +50,9 @@ ROUTES = (
     Route("GET", "/containers/{id}/archive", archive.get),
     Route("PUT", "/containers/{id}/archive", archive.put),
     Route("DELETE", "/containers/{id}", containers.remove),
+    Route("POST", "/commit", commits.create),
+    Route("GET", "/containers/{id}/changes", commits.list_changes),
+    Route("GET", "/containers/{id}/export", commits.export),
     # execs
     Route("POST", "/containers/{id}/exec", attach.exec_create),
     Route("POST", "/exec/{id}/start", attach.exec_start),
@@ -57,6 +63,10 @@ ROUTES = (
     Route("POST", "/images/create", images.create),
     Route("POST", "/images/load", images.load),
     Route("POST", "/images/prune", images.prune),
+    Route("POST", "/auth", registries.auth),
+    Route("GET", "/distribution/{name+}/json", registries.distribution),
+    Route("GET", "/images/get", transfer.save_all),
+    Route("GET", "/images/{name+}/get", transfer.save),
     Route("GET", "/images/{name+}/json", images.inspect),
     Route("GET", "/images/{name+}/history", images.history),
     Route("POST", "/images/{name+}/tag", images.tag),

@@ -20,8 +20,10 @@ from sandboxd.images.reference import HUB, Reference
 from sandboxd.images.registry.credentials import Credentials
 from sandboxd.images.registry.crew import Crew
 from sandboxd.images.registry.flights import Flights
+from sandboxd.images.registry.manifests import Descriptor
 from sandboxd.images.registry.platforms import Platform
 from sandboxd.images.registry.pull import RegistrySource
+from sandboxd.images.registry.resolution import look_up
 from sandboxd.images.registry.settings import RegistrySettings
 from sandboxd.images.rootfs_archive import RootfsArchive
 from sandboxd.images.sources import Arrival, ImageSource, Progress, Workbench
@@ -133,6 +135,13 @@ class Images:
         tell({"status": f"Status: {news} for {shown}"})
         return image
 
+    def look_up(
+        self, reference: str, credentials: Credentials | None = None
+    ) -> tuple[Descriptor, tuple[Platform, ...]]:
+        """What the registry has under this name, and for which platforms. Blocks, raises like
+        `pull`."""
+        return look_up(self._pullable(reference), RegistrySettings.load(), credentials)
+
     def take(self, source: ImageSource, progress: Progress | None = None) -> Sequence[Image]:
         """The images of any source: all of them, or an error and none. Blocks."""
         return [image for image, _ in self._taken(source, progress)]
@@ -178,15 +187,15 @@ class Images:
         self, image: Image, *, upper: str | None, readonly: bool, show: Sequence[str] = ()
     ) -> Rootfs:
         """What the launcher makes a container's root of; `show` counts for `host` only."""
-        if image.is_host:
-            return Rootfs(upper=upper, readonly=readonly, host=self._host.root(show))
-        return Rootfs(tuple(str(path) for path in self.lowers(image)), upper, readonly)
+        layers = tuple(self._store.layers.path(layer) for layer in image.stack)
+        if image.is_host or image.on_host:
+            return Rootfs(upper=upper, readonly=readonly, host=self._host.root(show, layers))
+        return Rootfs(tuple(str(path) for path in layers), upper, readonly)
 
     def lowers(self, image: Image) -> tuple[Path, ...]:
         """The directories whose union is the image, topmost first."""
-        if image.is_host:
-            return self._host.lowers()
-        return tuple(self._store.layers.path(layer) for layer in image.stack)
+        layers = tuple(self._store.layers.path(layer) for layer in image.stack)
+        return (*layers, *self._host.lowers()) if image.is_host or image.on_host else layers
 
     def _taken(
         self, source: ImageSource, progress: Progress | None
@@ -229,7 +238,8 @@ class Images:
         size = sum(self._store.layers.metadata(layer)["size"] for layer in arrival.layers)
         created = str(config.get("created") or "0001-01-01T00:00:00Z")
         fields = (digest_of(arrival.config), config, arrival.layers, (), created, size)
-        return Image(*fields, digests=arrival.digests, stack=stack(bench, arrival.layers))
+        layers = stack(bench, arrival.layers)
+        return Image(*fields, digests=arrival.digests, stack=layers, on_host=arrival.on_host)
 
     def _pullable(self, text: str) -> Reference:
         reference = Reference.parse(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
 import sandboxd.errors
@@ -56,7 +57,7 @@ class Job(NamedTuple):
     limits: Limits
 
     def to_line(self) -> bytes:
-        idmap, limits = self.idmap, self.limits
+        idmap = self.idmap
         return _line(
             {
                 "source": self.source.to_wire(),
@@ -64,7 +65,7 @@ class Job(NamedTuple):
                 "diff_id": self.diff_id,
                 "staged": self.staged,
                 "idmap": [idmap.kind, idmap.uids, idmap.gids],
-                "limits": [limits.size, limits.members],
+                "limits": asdict(self.limits),
             }
         )
 
@@ -79,7 +80,7 @@ class Job(NamedTuple):
             wire["diff_id"],
             wire["staged"],
             IdMap(kind, *extents),
-            Limits(*wire["limits"]),
+            Limits(**wire["limits"]),
         )
 
 

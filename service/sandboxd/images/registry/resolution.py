@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Final, NamedTuple
 
 from sandboxd.errors import BadRequest, NotFound, RegistryError
-from sandboxd.images.documents import SIZE_MAX
+from sandboxd.images.documents import SIZE_MAX, parsed_object
+from sandboxd.images.reference import Reference
 from sandboxd.images.registry.blob_stream import BlobStream
 from sandboxd.images.registry.client import RegistryClient
+from sandboxd.images.registry.credentials import Credentials
 from sandboxd.images.registry.manifests import CONFIG_TYPES, Descriptor, Manifest
 from sandboxd.images.registry.platforms import Platform, choose
-from sandboxd.images.registry.settings import Network
+from sandboxd.images.registry.settings import Network, RegistrySettings
 
 _DEPTH_MAX: Final = 3
 _MANIFESTS_MAX: Final = 1000
@@ -37,6 +40,22 @@ def resolve(client: RegistryClient, which: str, platform: Platform) -> Resolved:
             return Resolved(digest, found)
         found = _verified(client, _chosen(found, platform))
     raise BadRequest("image index", f"nested more than {_DEPTH_MAX} deep")
+
+
+def look_up(
+    reference: Reference, settings: RegistrySettings, credentials: Credentials | None
+) -> tuple[Descriptor, tuple[Platform, ...]]:
+    """What the reference names, as a descriptor, and the platforms that it is for."""
+    with closing(RegistryClient(reference, settings, credentials)) as client:
+        found = client.manifest(reference.digest or reference.tag or "latest")
+        descriptor = Descriptor(found.media_type, found.digest, len(found.raw))
+        if found.is_index:
+            images = [each for each in found.manifests if _ATTESTATION not in each.annotations]
+            platforms = [each.platform for each in images if each.platform is not None]
+        else:
+            config = read_config(client, found, settings.network)
+            platforms = [Platform.from_document(parsed_object(config, "image config"))]
+    return descriptor, tuple(platforms)
 
 
 def _verified(client: RegistryClient, descriptor: Descriptor) -> Manifest:
