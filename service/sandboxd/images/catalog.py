@@ -175,7 +175,8 @@ class Catalog:
             raise NotFound(f"No such layer: {missing[0]}")
         digests, stack = tuple(row["digests"]), tuple(row["stack"])
         fields = (id, config, layers, (), row["created"], row["size"])
-        return Image(*fields, digests=digests, stack=stack)
+        on_host = bool(row.get("on_host"))
+        return Image(*fields, digests=digests, stack=stack, on_host=on_host)
 
     def _refresh(self) -> None:
         """Bring the images' tags up to date with the table of tags."""
@@ -195,4 +196,5 @@ def _row(image: Image, digests: tuple[str, ...]) -> Document:
         "created": image.created,
         "size": image.size,
         "digests": list(digests),
+        "on_host": image.on_host,
     }

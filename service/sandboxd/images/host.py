@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from sandboxd.errors import BadRequest
 from sandboxd.images import host_plan, masks
+from sandboxd.images.host_layers import stacked
 from sandboxd.images.host_plan import TopLevel
 from sandboxd.images.image import HOST, Image
 from sandboxd.images.platform import architecture
@@ -75,8 +76,15 @@ class HostImage:
     def close(self) -> None:
         os.close(self._mountinfo)
 
-    def root(self, show: Sequence[str] = ()) -> HostRoot:
-        """What the launcher needs. Raises BadRequest for a path that cannot be shown."""
+    def root(self, show: Sequence[str] = (), layers: Sequence[Path] = ()) -> HostRoot:
+        """What the launcher needs, with `layers` on top, topmost first.
+
+        Raises BadRequest for a path that cannot be shown, Conflict for a layer that cannot be.
+        """
+        root = self._shown_root(show)
+        return stacked(root, layers) if layers else root
+
+    def _shown_root(self, show: Sequence[str]) -> HostRoot:
         wanted = (*self._show, *show)
         with self._mutex:
             plan = self._current()

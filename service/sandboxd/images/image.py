@@ -15,7 +15,8 @@ class Image:
 
     `size` is in bytes, `created` RFC 3339, `tags` are short forms with a tag, `digests` are
     `NAME@DIGEST` as a registry would know the image. `stack` are the layers to mount, topmost
-    first: those of `layers`, with small ones that repair them in between.
+    first: those of `layers`, with small ones that repair them in between. With `on_host` they lie
+    on the machine's own root.
     """
 
     id: str
@@ -27,3 +28,4 @@ class Image:
     is_host: bool = False
     digests: tuple[str, ...] = ()
     stack: tuple[str, ...] = ()
+    on_host: bool = False

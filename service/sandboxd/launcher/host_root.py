@@ -45,7 +45,7 @@ class HostOverlay(NamedTuple):
 
     def execute(self, stage: Stage) -> None:
         upper, work = stage.writable(self.upper)
-        mode = stat.S_IMODE(os.stat(f"/{self.name}").st_mode)
+        mode = stat.S_IMODE(os.stat(self.lower.partition(":")[0]).st_mode)
         ensure_directory_path(f"{upper}/{self.name}", mode)
         ensure_directory_path(f"{work}/{self.name}", 0o700)
         ensure_directory(stage.root, self.name, mode)
