@@ -136,6 +136,9 @@ _CONTAINER = {
 CONTAINER_CREATE = record(**_CONTAINER)
 """POST /containers/create"""
 
+COMMIT = record(**_CONFIG)
+"""POST /commit"""
+
 EXEC_CREATE = record(
     User=text, Privileged=flag, Tty=flag, ConsoleSize=items(integer), AttachStdin=flag,
     AttachStderr=flag, AttachStdout=flag, Detach=flag, DetachKeys=text, Env=_texts,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 _BLOCK = 512
 _CHUNK = 1 << 18
@@ -25,15 +25,26 @@ _KINDS = {
 
 
 class TreeArchive:
-    """Iterate for the bytes of the archive; `top` is the name of its first entry."""
+    """Iterate for the bytes of the archive; `top` is the name of its first entry.
 
-    def __init__(self, parent: int, name: str, top: str) -> None:
+    What lies in the paths `leave_empty`, relative to the directory, is left out.
+    """
+
+    def __init__(
+        self, parent: int, name: str, top: str, *, leave_empty: Container[str] = ()
+    ) -> None:
         self._parent, self._name, self._top = parent, name, top
+        self._leave_empty = leave_empty
         self._linked: dict[tuple[int, int], str] = {}
 
     def __iter__(self) -> Iterator[bytes]:
         """`name` in the directory `parent`, and all below it. Raises OSError."""
         yield from self._entry(self._parent, self._name, self._top)
+        yield bytes(2 * _BLOCK)
+
+    def below(self) -> Iterator[bytes]:
+        """All that is below the directory, without an entry for itself. Raises OSError."""
+        yield from self._directory(self._parent, self._name, self._top)
         yield bytes(2 * _BLOCK)
 
     def _entry(self, parent: int, name: str, path: str) -> Iterator[bytes]:
@@ -42,7 +53,10 @@ class TreeArchive:
         if kind is None:
             return  # a socket means nothing outside
         info = _header(status, kind, path)
-        if kind == tarfile.DIRTYPE:
+        if path in self._leave_empty:
+            info.size = 0
+            yield _encoded(info)
+        elif kind == tarfile.DIRTYPE:
             yield _encoded(info)
             yield from self._directory(parent, name, path)
         elif kind == tarfile.REGTYPE:
@@ -57,7 +71,7 @@ class TreeArchive:
         try:
             for child in sorted(os.listdir(fd)):
                 try:
-                    yield from self._entry(fd, child, f"{path}/{child}")
+                    yield from self._entry(fd, child, f"{path}/{child}" if path else child)
                 except FileNotFoundError:
                     continue  # removed meanwhile
         finally:

@@ -94,7 +94,7 @@ def inspect(container: Container, volumes: Volumes) -> dict[str, Any]:
         "HostConfig": _host_config(container),
         "GraphDriver": {"Name": "overlay2", "Data": None},
         "Mounts": [mount_row(point, volumes) for point in container.mounts],
-        "Config": _config(container),
+        "Config": config_of(container),
         "NetworkSettings": _network_settings(container),
     }
 
@@ -119,7 +119,8 @@ def _state(container: Container) -> dict[str, Any]:
     return state
 
 
-def _config(container: Container) -> dict[str, Any]:
+def config_of(container: Container) -> dict[str, Any]:
+    """What the container was made to be: the object `Config`."""
     settings, body = container.settings, container.body
     return {
         "Hostname": container.hostname,

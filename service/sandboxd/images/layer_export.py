@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from sandboxd.errors import SandboxError
-from sandboxd.images.layer_tar import LayerTar, Sink, write_layer
+from sandboxd.images.layer_tar import ARCHIVE_SIZE, LayerTar, Sink, write_layer
 from sandboxd.images.recipe import replay
 from sandboxd.linux.idmap import IdMap
 from sandboxd.store import Store
@@ -33,6 +33,17 @@ def export_layer(store: Store, idmap: IdMap, diff_id: str, sink: Sink) -> LayerT
         why = f"what is in the store gives {written.diff_id}"
         raise SandboxError(f"layer {diff_id} is damaged", why, "remove the image and get it again")
     return written
+
+
+def archive_size(store: Store, idmap: IdMap, diff_id: str) -> int:
+    """The bytes of the layer's archive, which a tar that contains it must say ahead of it.
+
+    Known since the layer was made, else found out by writing it to nowhere.
+    """
+    known = store.layers.metadata(diff_id).get(ARCHIVE_SIZE)
+    if isinstance(known, int):
+        return known
+    return export_layer(store, idmap, diff_id, lambda _: None).size
 
 
 class _Hashing:

@@ -26,6 +26,9 @@ from sandboxd.store.trees import Entry, is_whiteout
 Sink = Callable[[bytes | memoryview], object]
 """Takes the next bytes; what it is given may be reused afterwards only if it is bytes."""
 
+ARCHIVE_SIZE: Final = "archive_size"
+"""Where a layer's metadata says how many bytes its archive has."""
+
 _CHUNK: Final = 1 << 20
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WHITEOUT: Final = b".wh."

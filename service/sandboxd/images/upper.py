@@ -17,10 +17,10 @@ from typing import Final, NamedTuple
 
 from sandboxd.errors import BadRequest, SandboxError
 from sandboxd.images.applier import Applied
-from sandboxd.images.layer_tar import write_layer
+from sandboxd.images.layer_tar import ARCHIVE_SIZE, write_layer
 from sandboxd.images.ownership import Ownership
 from sandboxd.linux.idmap import IdMap
-from sandboxd.linux.xattrs import OPAQUE, is_opaque
+from sandboxd.linux.xattrs import OPAQUE, ORIGIN, is_opaque
 from sandboxd.store import Store, trees
 from sandboxd.store.trees import is_whiteout
 
@@ -28,7 +28,6 @@ MOUNT_POINTS: Final = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/r
 """What the launcher makes in a root to mount its own on; empty ones are nobody's change."""
 
 _BOOKKEEPING: Final = "user.overlay."
-_ORIGIN: Final = "user.overlay.origin"
 _NAMED: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH_MAX: Final = 400
 _KINDS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)
@@ -70,6 +69,7 @@ def adopt_upper(
         raise SandboxError.from_os("adopt an upper directory", error) from error
     metadata = applied.to_metadata()
     layer = write_layer(upper, metadata, _nowhere, idmap)
+    metadata[ARCHIVE_SIZE] = layer.size
     store.hold_pin(layer.diff_id)
     try:
         store.layers.publish(layer.diff_id, upper, metadata)
@@ -213,7 +213,7 @@ class _Cleaner:
         copied_up = False
         for attribute in os.listxattr(place, follow_symlinks=isinstance(place, int)):
             if attribute.startswith(_BOOKKEEPING):
-                copied_up = copied_up or attribute == _ORIGIN
+                copied_up = copied_up or attribute == ORIGIN
                 os.removexattr(place, attribute, follow_symlinks=isinstance(place, int))
         return copied_up
 

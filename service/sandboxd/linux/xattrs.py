@@ -13,6 +13,9 @@ from typing import Final
 OPAQUE: Final = "user.overlay.opaque"
 """On a directory: nothing of the layers below shows in it."""
 
+ORIGIN: Final = "user.overlay.origin"
+"""On what was copied up: which file of a lower layer it came from."""
+
 _OVERLAYS_OWN: Final = ("user.overlay.", "trusted.overlay.")
 _PROBE: Final = "user.sandboxd.probe"
 

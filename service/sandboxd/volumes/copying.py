@@ -14,11 +14,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from sandboxd.errors import BadRequest
+from sandboxd.linux.xattrs import ORIGIN
 from sandboxd.store.trees import OPAQUE, OVERFLOW_ID, is_whiteout
 from sandboxd.volumes.union import Stack, descended, entries
 
 FICLONE: Final = 0x40049409
 """ioctl_ficlone(2), on x86 and ARM."""
+_CAPABILITIES: Final = "security.capability"
 _DEPTH_MAX: Final = 400
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -151,8 +153,8 @@ class _Copy:
 
     def _keeps(self, key: str) -> bool:
         if key.startswith("user.overlay."):
-            return self._as_upper and key == OPAQUE
-        return key.startswith("user.")
+            return self._as_upper and key in (OPAQUE, ORIGIN)
+        return key.startswith("user.") or (self._as_upper and key == _CAPABILITIES)
 
 
 def _copy_data(source: int, target: int, size: int) -> None:

@@ -1,0 +1,161 @@
+"""`docker commit`, `diff`, `export`, `save`, `load` against this service."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.clients.conftest import Docker
+
+pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_busybox, pytest.mark.needs_docker_cli]
+
+WRITE = (
+    "echo new > /etc/new; rm /etc/group; echo more >> /etc/passwd; mkdir -p /a/b; "
+    "echo x > /a/b/c; ln /a/b/c /a/b/d; chmod 4755 /a/b/c; rm -rf /usr; mkdir /usr"
+)
+
+
+@pytest.fixture
+def written(docker: Docker, busybox: str, name: str) -> str:
+    """An ended container that has written."""
+    docker.output("run", "--name", name, "-e", "A=1", busybox, "sh", "-c", WRITE)
+    return name
+
+
+@pytest.fixture
+def image(docker: Docker, name: str) -> Iterator[str]:
+    """A name for an image, which is removed when the test is over."""
+    yield f"{name}-image:1"
+    docker("rmi", "-f", f"{name}-image:1")
+
+
+def _members(archive: bytes) -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as read:
+        return {member.name: member for member in read}
+
+
+def test_diff_lists_what_was_changed(docker: Docker, written: str) -> None:
+    assert docker.output("diff", written).splitlines() == [
+        "A /a",
+        "A /a/b",
+        "A /a/b/c",
+        "A /a/b/d",
+        "C /etc",
+        "D /etc/group",
+        "A /etc/new",
+        "C /etc/passwd",
+        "C /usr",
+        "D /usr/bin",
+    ]
+
+
+def test_diff_of_a_container_that_wrote_nothing(docker: Docker, busybox: str, name: str) -> None:
+    docker.output("run", "--name", name, busybox, "true")
+    assert docker.output("diff", name) == ""
+
+
+def test_a_committed_image_has_the_changes(docker: Docker, written: str, image: str) -> None:
+    options = ("-a", "Me <me@test>", "-m", "changed", "-c", 'CMD ["cat", "/etc/new"]')
+    id = docker.output("commit", *options, "-c", "ENV B=2", written, image)
+    about = json.loads(docker.output("image", "inspect", image))[0]
+    assert about["Id"] == id
+    assert about["Author"] == "Me <me@test>"
+    assert about["Comment"] == "changed"
+    assert about["Config"]["Env"] == ["A=1", "B=2"]
+    assert len(about["RootFS"]["Layers"]) == 2
+    assert docker.output("run", "--rm", image) == "new"
+    script = "ls /usr; ls /etc; stat -c %a%h /a/b/c; test ! -e /etc/group && tail -n1 /etc/passwd"
+    assert docker.output("run", "--rm", image, "sh", "-c", script).splitlines() == [
+        "new",
+        "passwd",
+        "47552",
+        "more",
+    ]
+    history = docker.output("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
+    assert history.splitlines()[0] == f"sh -c {WRITE}"
+
+
+def test_a_commit_of_nothing_shares_all_layers(
+    docker: Docker, busybox: str, name: str, image: str
+) -> None:
+    docker.output("run", "--name", name, busybox, "true")
+    docker.output("commit", name, image)
+    layers = ("image", "inspect", "--format", "{{.RootFS.Layers}}")
+    assert docker.output(*layers, image) == docker.output(*layers, busybox)
+
+
+def test_a_running_container_goes_on_after_a_commit(
+    docker: Docker, busybox: str, name: str, image: str
+) -> None:
+    script = "i=0; while :; do i=$((i+1)); echo $i > /tmp/a; echo $i > /tmp/b; done"
+    docker.output("run", "-d", "--name", name, busybox, "sh", "-c", script)
+    for pause in ((), ("--pause=false",)):
+        docker.output("commit", *pause, name, image)
+        docker.output("run", "--rm", image, "cat", "/tmp/a")
+    before = docker.output("exec", name, "cat", "/tmp/b")
+    script = f'until [ "$(cat /tmp/b)" != "{before}" ]; do :; done'
+    docker.output("exec", name, "sh", "-c", script)
+
+
+def test_what_is_in_memory_is_not_committed(
+    docker: Docker, busybox: str, name: str, image: str
+) -> None:
+    docker.output("run", "-d", "--rm", "--name", name, busybox, "sleep", "1000")
+    done = docker("commit", name, image)
+    assert done.returncode == 1
+    assert b"run it without --rm" in done.stderr
+
+
+def test_the_image_host_is_no_base_for_a_commit(docker: Docker, name: str, image: str) -> None:
+    docker.output("create", "--name", name, "host", "true")
+    done = docker("commit", name, image)
+    assert done.returncode == 1
+    assert b"its image host is this machine" in done.stderr
+
+
+def test_export_is_the_merged_root(docker: Docker, written: str, image: str) -> None:
+    done = docker("export", written)
+    assert done.returncode == 0, done.stderr
+    members = _members(done.stdout)
+    assert "etc/group" not in members
+    assert members["etc/new"].size == 4
+    assert members["a/b/d"].linkname == "a/b/c"
+    assert docker("import", "-", image, input=done.stdout).returncode == 0
+    assert docker.output("run", "--rm", image, "cat", "/etc/new") == "new"
+
+
+def test_export_of_a_running_container_leaves_out_its_mounts(
+    docker: Docker, busybox: str, name: str
+) -> None:
+    docker.output("run", "-d", "--name", name, "--tmpfs", "/t", busybox, "sleep", "1000")
+    docker.output("exec", name, "sh", "-c", "echo x > /t/x; echo y > /y")
+    done = docker("export", name)
+    assert done.returncode == 0, done.stderr
+    names = set(_members(done.stdout))
+    assert {"y", "t", "proc", "sys", "dev", "bin/busybox"} <= names
+    assert not {each for each in names if each.startswith(("t/", "proc/", "sys/", "dev/"))}
+
+
+def test_saved_images_are_loaded_again(docker: Docker, written: str, image: str) -> None:
+    id = docker.output("commit", written, image)
+    done = docker("save", image)
+    assert done.returncode == 0, done.stderr
+    docker.output("rmi", image)
+    assert docker("load", input=done.stdout).returncode == 0
+    assert docker.output("image", "inspect", "--format", "{{.Id}}", image) == id
+    assert docker("save", image).stdout == done.stdout
+    members = _members(done.stdout)
+    assert {"oci-layout", "index.json", "manifest.json"} <= set(members)
+    both = docker("save", image, id)
+    assert len(_members(both.stdout)) == len(members)
+
+
+def test_what_cannot_be_saved(docker: Docker) -> None:
+    assert b"No such image" in docker("save", "nothing-here:1").stderr
+    assert b"this machine's own root" in docker("save", "host").stderr
