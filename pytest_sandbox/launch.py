@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox.client.container import Container
+from pytest_sandbox.client.pulls import pull_missing
 from pytest_sandbox.client.volume import Volume
 from pytest_sandbox.pipeline import Pipeline
 
@@ -40,23 +41,37 @@ class Launch:
         self.container: Container | None = None
         """Known once it is made."""
         self._client = client
-        self._listeners = len(listeners)
+        self._image = str(body.get("Image", ""))
         self._pipeline = Pipeline(client)
-        calls = [
+        wanted_volumes = [
             _creation(client, "/volumes/create", {"Name": volume, **wanted})
             for volume, wanted in (volumes or {}).items()
         ]
-        calls.append(_creation(client, "/containers/create", body, name=name))
-        calls.append(client.request("POST", f"/containers/{name}/start"))
-        calls += [_readiness(client, name, listener, timeout) for listener in listeners]
-        self._pipeline.send(*calls)
+        self._calls = [
+            _creation(client, "/containers/create", body, name=name),
+            client.request("POST", f"/containers/{name}/start"),
+            *(_readiness(client, name, listener, timeout) for listener in listeners),
+        ]
+        self._listeners = len(listeners)
+        self._pipeline.send(*wanted_volumes, *self._calls)
 
     def made(self) -> tuple[Container, list[Volume]]:
-        """The container and its volumes. Raises what creating them raises."""
+        """The container and its volumes; a missing image is pulled. Raises what creating them
+        raises."""
         volumes = [Volume(self._client, self._pipeline.receive()) for _ in self.volume_names]
-        made = self._pipeline.receive()
+        try:
+            made = self._pipeline.receive()
+        except Exception as error:
+            pull_missing(self._client, self._image, error)
+            made = self._made_again()
         self.container = Container(self._client, made["Id"], self.name)
         return self.container, volumes
+
+    def _made_again(self) -> Any:
+        """Send once more what has failed because the image was not there."""
+        self._pipeline.drop_answers()
+        self._pipeline.send(*self._calls)
+        return self._pipeline.receive()
 
     def started(self) -> None:
         """Return when the command runs. Raises what Container.start raises."""

@@ -24,6 +24,7 @@ _COMMANDS = {
     "rm": ("containers:rm", "Remove containers."),
     "rename": ("containers:rename", "Give a container another name."),
     "inspect": ("containers:inspect", "Print containers, images, volumes or snapshots."),
+    "pull": ("pulling:pull", "Fetch an image from its registry."),
     "images": ("images:images", "List images."),
     "image": ("images:image", "Make, list and remove images."),
     "volume": ("volumes:volume", "Make, list and remove volumes."),

@@ -1,4 +1,4 @@
-"""`sandboxctl images` and `image import|load|ls|inspect|tag|rm`."""
+"""`sandboxctl images` and `image import|load|ls|inspect|pull|tag|rm`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from pytest_sandbox.cli.pulling import pull
 from pytest_sandbox.cli.tables import ago, echo_table, megabytes, short_id
 
 if TYPE_CHECKING:
@@ -140,3 +141,6 @@ def rm(names: tuple[str, ...], force: bool) -> None:
             for entry in client.image_remove(name, force):
                 for what, reference in entry.items():
                     click.echo(f"{what}: {reference}")
+
+
+image.add_command(pull)

@@ -55,15 +55,14 @@ def split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def progress_lines(pieces: Iterable[bytes]) -> list[dict[str, Any]]:
-    """The progress objects of an answer that began well; raises the error that ended it, if any."""
-    lines = []
+def progress_entries(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The progress objects of an answer that began well, each as soon as it is there; raises the
+    error that ended it, if any."""
     for line in split_lines(pieces):
         entry = json.loads(line)
         if "errorDetail" in entry or "error" in entry:
             raise _reported_error(entry)
-        lines.append(entry)
-    return lines
+        yield entry
 
 
 def _reported_error(entry: dict[str, Any]) -> Exception:

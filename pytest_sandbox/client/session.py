@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, Self, Unpack
 
 from pytest_sandbox.autostart import Service
-from pytest_sandbox.client import images
+from pytest_sandbox.client import images, pulls
 from pytest_sandbox.client.container import Container
 from pytest_sandbox.client.images import Progress
 from pytest_sandbox.client.lease import HEADER as LEASE_HEADER
@@ -44,6 +44,8 @@ class Client:
         self._transport = Transport(service.connect, str(service.socket_path))
         self._lease = Lease(self._transport, label)
         self._leased = leased
+        self.pulls_missing = True
+        """Whether a missing image is pulled, as `docker run` does, or is an error."""
 
     # containers
 
@@ -58,10 +60,10 @@ class Client:
     ) -> RunResult:
         """Run a command in a container that is gone afterwards; its exit code and output.
 
-        After `timeout` seconds the command is killed and the result says `timed_out`. The command
-        dies with this call, too, however the call ends. Keywords: see ContainerOptions. Raises
-        NoSuchImage, StartFailed (`exit_code` 127 for a missing command, 126 for one that cannot be
-        executed), BadRequest and CannotEnforce.
+        A missing image is pulled first. After `timeout` seconds the command is killed and the
+        result says `timed_out`. The command dies with this call, too, however the call ends.
+        Keywords: see ContainerOptions. Raises NoSuchImage, StartFailed (`exit_code` 127 for a
+        missing command, 126 for one that cannot be executed), BadRequest and CannotEnforce.
         """
         return self.run_collected("/sandbox/run", create_body(image, args, options), stdin, timeout)
 
@@ -89,14 +91,19 @@ class Client:
     ) -> Container:
         """Make a container, without starting it. `args`: None for the image's own command.
 
-        Raises NoSuchImage, Conflict for a name that is taken, BadRequest, CannotEnforce.
+        A missing image is pulled first. Raises NoSuchImage, Conflict for a name that is taken,
+        BadRequest, CannotEnforce.
         """
         body = create_body(image, args, options)
         return self.create_container(body, name=name)
 
     def create_container(self, body: Mapping[str, Any], *, name: str | None = None) -> Container:
-        """Make a container from the Engine API's own JSON."""
-        made = self.call("POST", "/containers/create", {"name": name}, body, leased=True)
+        """Make a container from the Engine API's own JSON; a missing image is pulled."""
+        made = pulls.with_image(
+            self,
+            str(body.get("Image", "")),
+            lambda: self.call("POST", "/containers/create", {"name": name}, body, leased=True),
+        )
         return Container(self, made["Id"], name or "")
 
     def containers(self, all: bool = False) -> list[Container]:
@@ -151,6 +158,24 @@ class Client:
         with images.upload(source, progress) as blocks:
             lines = self._upload("/images/load", {}, blocks)
         return images.loaded_names(lines)
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: str | None = None,
+        credentials: pulls.Credentials | None = None,
+        progress: pulls.PullProgress | None = None,
+    ) -> str:
+        """Fetch an image from its registry, as far as it is not here yet; its full name.
+
+        `platform` is `OS/ARCH[/VARIANT]`, else this machine's. `credentials` are (user, password),
+        else those of the docker command's configuration, with its helpers. Raises NoSuchImage,
+        Forbidden, RegistryError, NoSpace.
+        """
+        request = pulls.pull_request(reference, platform, credentials)
+        with self._transport.stream(request) as answer:
+            return pulls.followed(answer, progress)
 
     def image_tag(self, name: str, repository: str, tag: str = "latest") -> None:
         """Give an image another name."""
@@ -218,7 +243,10 @@ class Client:
     def snapshot(self, recipe: Recipe) -> Snapshot:
         """The snapshot that the recipe fills: built now if this machine has none, once for all who
         ask at the same time. BadRequest with exit code and output when a step fails."""
-        wire = self.call("POST", "/sandbox/recipes", body=recipe.to_wire())
+        body = recipe.to_wire()
+        wire = pulls.with_image(
+            self, recipe.image, lambda: self.call("POST", "/sandbox/recipes", body=body)
+        )
         return Snapshot.from_wire(wire)
 
     def snapshots(self) -> list[Snapshot]:
@@ -368,4 +396,4 @@ class Client:
         headers = {"Content-Type": "application/x-tar"}
         request = Request("POST", with_query(path, query), blocks, headers)
         with self._transport.stream(request) as answer:
-            return images.progress_lines(answer)
+            return list(images.progress_entries(answer))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import random
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ _WAIT_MAX: Final = 60.0
 """Seconds that a server may ask us to wait before we give up instead."""
 _ANSWERS_MAX: Final = 2
 """Challenges that one request answers: a token may have ended between two requests."""
+_HOPELESS: Final = (ssl.SSLError, socket.gaierror, ConnectionRefusedError)
+"""What another attempt right away would not change."""
 
 Body = bytes | BinaryIO | None
 
@@ -68,7 +71,8 @@ class Origin:
             try:
                 response = self._redirected(method, url, self._head(headers, size, own), body)
             except (OSError, http.client.HTTPException) as error:
-                if attempt >= self._network.attempts or not _rewound(body, start):
+                hopeless = isinstance(error, _HOPELESS) or attempt >= self._network.attempts
+                if hopeless or not _rewound(body, start):
                     raise self._unreachable(error) from error
                 self._wait(self._network.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
                 attempt += 1
@@ -158,7 +162,7 @@ class Origin:
                 pause = _retry_after(response.headers)
                 response.close()
             except (OSError, http.client.HTTPException) as error:
-                if attempt == self._network.attempts:
+                if isinstance(error, _HOPELESS) or attempt == self._network.attempts:
                     raise self._unreachable(error, f"token server of {self._name}") from error
                 pause = None
             finally:
@@ -176,7 +180,7 @@ class Origin:
         return f"{kind} {self.endpoint.domain}"
 
     def _unreachable(self, error: Exception, what: str = "") -> SandboxError:
-        why, mend = str(error) or repr(error), ""
+        why, mend = _reason(error), ""
         section = f'[registry."{self.endpoint.domain}"]'
         if isinstance(error, ssl.SSLCertVerificationError):
             mend = f"write in registries.toml: {section} ca-file = PATH of its authority"
@@ -221,3 +225,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     except (TypeError, ValueError):
         return None
     return max(0.0, moment.timestamp() - time.time())
+
+
+def _reason(error: Exception) -> str:
+    own = error.strerror if isinstance(error, OSError) else ""
+    return own or str(error) or repr(error)
