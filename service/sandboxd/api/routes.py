@@ -66,6 +66,7 @@ ROUTES = (
     Route("POST", "/auth", registries.auth),
     Route("GET", "/distribution/{name+}/json", registries.distribution),
     Route("GET", "/images/get", transfer.save_all),
+    Route("POST", "/images/{name+}/push", transfer.push),
     Route("GET", "/images/{name+}/get", transfer.save),
     Route("GET", "/images/{name+}/json", images.inspect),
     Route("GET", "/images/{name+}/history", images.history),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sandboxd.images.host import HostImage
 from sandboxd.images.image import HOST, Image
 from sandboxd.images.image_archive import ImageArchive
 from sandboxd.images.pulled import PulledManifests
+from sandboxd.images.pushing import Pushed, Pusher, PushOptions, pushed_names
 from sandboxd.images.reference import HUB, Reference
 from sandboxd.images.registry.credentials import Credentials
 from sandboxd.images.registry.crew import Crew
@@ -135,6 +137,52 @@ class Images:
         tell({"status": f"Status: {news} for {shown}"})
         return image
 
+    def push(
+        self,
+        reference: str,
+        *,
+        index: Sequence[str] = (),
+        options: PushOptions | None = None,
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Sequence[Pushed]:
+        """Push an image, or all tags of its repository where `reference` has none; with `index`,
+        these images as one index.
+
+        Blocks, until `cancelled` is set at the latest; raises NotFound for a tag that is not here,
+        Forbidden, RegistryError, BadRequest, NoSpace, Unavailable.
+        """
+        options = options or PushOptions()
+        options.check()
+        name = self._pullable(reference, "push")
+        if name.digest:
+            raise BadRequest("cannot push a digest reference")
+        tell = progress or _silent
+        parts = [self.get(each) for each in index]
+        wanted = [] if parts else pushed_names(self.list(), name)
+        tell({"status": f"The push refers to repository [{name.domain}/{name.path}]"})
+        pusher = Pusher(
+            self._store,
+            self._idmap,
+            name,
+            RegistrySettings.load(),
+            credentials,
+            tell,
+            options,
+            cancelled or threading.Event(),
+        )
+        pusher.may_mount_from(parts or [image for image, _ in wanted])
+        if parts:
+            return [pusher.push_index(parts, name.tag or "latest")]
+        pushed = []
+        for image, tag in wanted:
+            pushed.append(pusher.push(image, tag))
+            if self._id_of(image.id) is not None:
+                known_as = f"{name.name}@{pushed[-1].digest}"
+                self._catalog.add(replace(image, digests=(known_as,)), ())
+        return pushed
+
     def look_up(
         self, reference: str, credentials: Credentials | None = None
     ) -> tuple[Descriptor, tuple[Platform, ...]]:
@@ -241,10 +289,12 @@ class Images:
         layers = stack(bench, arrival.layers)
         return Image(*fields, digests=arrival.digests, stack=layers, on_host=arrival.on_host)
 
-    def _pullable(self, text: str) -> Reference:
+    def _pullable(self, text: str, action: str = "pull") -> Reference:
         reference = Reference.parse(text)
         if (reference.name, reference.domain) == (HOST, HUB):
-            raise Forbidden(f"pull of image {HOST}", "the name stands for this machine's own root")
+            raise Forbidden(
+                f"{action} of image {HOST}", "the name stands for this machine's own root"
+            )
         return reference
 
     def _id_of(self, name: str) -> str | None:
