@@ -8,7 +8,7 @@ from sandboxd.store.blobs import Blob, Blobs
 from sandboxd.store.collection import Reclaimed
 from sandboxd.store.database import Database, Document, Documents
 from sandboxd.store.layers import Layers
-from sandboxd.store.snapshots import Snapshot, Snapshots
+from sandboxd.store.snapshots import Snapshot, Snapshots, Tree
 from sandboxd.store.store import Store
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "Snapshot",
     "Snapshots",
     "Store",
+    "Tree",
 ]

@@ -27,6 +27,17 @@ from sandboxd.store.trash import Trash
 
 
 @dataclass(frozen=True, slots=True)
+class Tree:
+    """A tree of a stack that came from elsewhere: digest of its content, bytes, entries, and where
+    it lies in staging, None when the store has it already."""
+
+    digest: str
+    size: int
+    files: int
+    staged: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """`size` in bytes and `files` count the whole stack; `created` is in seconds since 1970."""
 
@@ -84,6 +95,36 @@ class Snapshots:
                 return existing
             snapshot = self._planned(key, content, base, spec)
             self._publish(tree, snapshot)
+            return snapshot
+
+    def has_tree(self, digest: str) -> bool:
+        """Whether some snapshot has the tree with this content; pin the digest before."""
+        return self._is_referred(hex_of(digest))
+
+    def adopt(
+        self, key: str, stack: Sequence[Tree], *, created: float, spec: dict[str, Any]
+    ) -> Snapshot:
+        """Make a snapshot of trees that were measured, topmost first, by renaming the staged ones.
+
+        The caller has pinned their digests. Where `key` was sealed before, that snapshot is
+        returned. Raises NoSuchSnapshot for a tree that is not here after all, NoSpace.
+        """
+        hex_of(key)
+        digests = [tree.digest for tree in stack]
+        with self._locks.hold(key, *digests), self._pins.held(*digests):
+            if existing := self.get(key):
+                return existing
+            layers = tuple(self.tree_path(digest) for digest in digests)
+            size, files = sum(tree.size for tree in stack), sum(tree.files for tree in stack)
+            snapshot = Snapshot(key, _stacked(layers), layers, size, files, created, spec)
+            for tree in stack:
+                if tree.staged is not None:
+                    self._place(tree.staged, self.tree_path(tree.digest), key)
+                elif not self.has_tree(tree.digest):
+                    raise NoSuchSnapshot.named(tree.digest)
+            self._write(snapshot)
+            # It may be old, and is wanted now.
+            self.touch(key)
             return snapshot
 
     def touch(self, key: str) -> None:
@@ -171,13 +212,15 @@ class Snapshots:
         if below is None:
             raise NoSuchSnapshot.named(base)
         layers = top + below.layers
-        names = "\n".join(layer.name for layer in layers)
-        digest = f"sha256:{hashlib.sha256(names.encode()).hexdigest()}"
         size, files = content.size + below.size, content.files + below.files
-        return Snapshot(key, digest, layers, size, files, created, spec)
+        return Snapshot(key, _stacked(layers), layers, size, files, created, spec)
 
     def _publish(self, tree: Path, snapshot: Snapshot) -> None:
-        target = snapshot.layers[0]
+        self._place(tree, snapshot.layers[0], snapshot.key)
+        self._write(snapshot)
+
+    def _place(self, tree: Path, target: Path, key: str) -> None:
+        """Give a finished tree its name; where it is there already, drop it."""
         try:
             if self._is_referred(target.name):
                 self._trash.discard(tree)
@@ -186,7 +229,9 @@ class Snapshots:
                 self._trash.discard(target)
                 publish_tree(tree, target)
         except OSError as error:
-            raise SandboxError.from_os(f"seal snapshot {snapshot.key}", error) from error
+            raise SandboxError.from_os(f"seal snapshot {key}", error) from error
+
+    def _write(self, snapshot: Snapshot) -> None:
         with self._database.transaction(durable=True):
             self._database.snapshots.put(snapshot.key, _document(snapshot))
         with self._mutex:
@@ -196,6 +241,14 @@ class Snapshots:
         with self._mutex:
             named = (layer.name for each in self._known.values() for layer in each.layers)
             return tree_name in named and (self._directory / tree_name).is_dir()
+
+
+def _stacked(layers: Sequence[Path]) -> str:
+    """The digest of a stack: of one tree its own."""
+    if len(layers) == 1:
+        return f"sha256:{layers[0].name}"
+    names = "\n".join(layer.name for layer in layers)
+    return f"sha256:{hashlib.sha256(names.encode()).hexdigest()}"
 
 
 def _document(snapshot: Snapshot) -> Document:
