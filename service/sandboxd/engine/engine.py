@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandboxd.engine.assembly import default_rlimits, mount_plan
 from sandboxd.engine.attachments import Attachment
-from sandboxd.engine.claims import Claims
 from sandboxd.engine.container import Container
 from sandboxd.engine.creation import Creation
 from sandboxd.engine.events import Events
@@ -28,9 +27,9 @@ from sandboxd.engine.mounting import Mounting
 from sandboxd.engine.persistence import Persistence
 from sandboxd.engine.pruning import prune
 from sandboxd.engine.readiness import parse_probe, until_ready
-from sandboxd.engine.recipes import Progress, Recipes
 from sandboxd.engine.registry import Registry
 from sandboxd.engine.runner import Runner, RunResult
+from sandboxd.engine.snapshot_desk import SnapshotDesk
 from sandboxd.engine.states import State
 from sandboxd.engine.volume_use import VolumeUse
 from sandboxd.errors import BadRequest, CannotEnforce, Conflict
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from sandboxd.launcher.client import Launcher
     from sandboxd.linux.cgroup import Subtree
     from sandboxd.linux.idmap import IdMap
-    from sandboxd.store import Snapshot, Store
+    from sandboxd.store import Store
     from sandboxd.volumes import Volume, Volumes
 
 _CLOSE_SECONDS: Final = 5.0
@@ -80,13 +79,12 @@ class Engine:
         self._creation = Creation(floors, registry, mounting, limiter, written, self.events)
         self._listing = Listing(registry, images, volumes)
         self._runner = Runner(self._creation, self._lifecycle)
-        self._recipes = Recipes(floors, self._runner.run)
-        self._claims = Claims(store)
         self._volume_use = VolumeUse(floors, registry, self.events)
+        self.snapshots = SnapshotDesk(floors, self._runner.run, registry, self._volume_use)
         self._leases = Leases(
             partial(self._lifecycle.remove, force=True, volumes=True),
             self._volume_use.release,
-            self._claims.abandon,
+            self.snapshots.abandon,
         )
 
     # The engine's own life
@@ -116,7 +114,7 @@ class Engine:
     def idle(self) -> bool:
         """Whether nothing would be lost if the service ended now."""
         busy = count(self._registry)["ContainersRunning"]
-        return not (busy or len(self._leases) or self._recipes.building)
+        return not (busy or len(self._leases) or self.snapshots.busy)
 
     def info(self) -> dict[str, Any]:
         """The engine's part of GET /info."""
@@ -374,38 +372,3 @@ class Engine:
     ) -> tuple[Sequence[str], int]:
         """Remove unused volumes; their names and bytes."""
         return self._volume_use.prune(filters, named_too=named_too)
-
-    # Snapshots
-
-    async def build_recipe(
-        self, recipe: Mapping[str, Any], progress: Progress | None = None
-    ) -> Snapshot:
-        """The snapshot that a recipe fills, built once for all who ask."""
-        return await self._recipes.build(recipe, progress)
-
-    async def claim(self, key: str, lease: Lease) -> Snapshot | None:
-        """The snapshot, or None for the one who is to fill it; others wait."""
-        return await self._claims.claim(key, lease)
-
-    async def seal(self, key: str, volume: str, spec: Mapping[str, Any], lease: Lease) -> Snapshot:
-        """Make a volume's tree the claimed snapshot; the volume is used up.
-
-        Raises Conflict without the claim, or while a running container uses the volume.
-        """
-        self._claims.check(key, lease)
-        for id in self._volume_use.users(volume):
-            if self._registry.find(id).running:
-                raise Conflict(f"seal {volume}: volume is in use - [{id}]")
-        found = self.volumes.get(volume)
-        snapshot = await asyncio.to_thread(self.volumes.seal, found, key, dict(spec))
-        lease.volumes.pop(volume, None)
-        self._claims.abandon(key, lease)
-        return snapshot
-
-    def abandon(self, key: str, lease: Lease) -> None:
-        """Give a claim back: whoever waits next builds."""
-        self._claims.abandon(key, lease)
-
-    def remove_snapshot(self, key: str) -> None:
-        """Raises NoSuchSnapshot, or Conflict while a volume starts from it."""
-        self.store.snapshots.delete(key)

@@ -24,6 +24,7 @@ from sandboxd.engine.runner import RunResult
 from sandboxd.errors import BadRequest, NoSuchSnapshot
 
 if TYPE_CHECKING:
+    from sandboxd.engine.snapshot_cache import SnapshotCache
     from sandboxd.images import Image
     from sandboxd.store import Snapshot
     from sandboxd.volumes import Volume
@@ -135,8 +136,13 @@ class Recipes:
         """How many builds are under way."""
         return len(self._flights)
 
-    async def build(self, body: Mapping[str, Any], progress: Progress | None = None) -> Snapshot:
-        """The snapshot of a recipe, built now if there is none.
+    async def build(
+        self,
+        body: Mapping[str, Any],
+        progress: Progress | None = None,
+        cache: SnapshotCache | None = None,
+    ) -> Snapshot:
+        """The snapshot of a recipe, fetched from the cache or built now if there is none.
 
         Raises NoSuchImage, NoSuchSnapshot for its base, BadRequest with the output when a step
         fails; then nothing is sealed and nothing is left.
@@ -149,7 +155,21 @@ class Recipes:
             return found
         if recipe.base and not snapshots.get(recipe.base):
             raise NoSuchSnapshot.named(recipe.base)
-        return await self._flights.join(key, partial(self._build, recipe, key, progress))
+        return await self._flights.join(key, partial(self._made, recipe, key, progress, cache))
+
+    async def _made(
+        self,
+        recipe: Recipe,
+        key: str,
+        progress: Progress | None,
+        cache: SnapshotCache | None,
+    ) -> Snapshot:
+        if cache is not None and (found := await cache.look(key)):
+            return found
+        snapshot = await self._build(recipe, key, progress)
+        if cache is not None:
+            await cache.keep(key)
+        return snapshot
 
     async def _build(self, recipe: Recipe, key: str, progress: Progress | None) -> Snapshot:
         volumes = self._floors.volumes

@@ -49,7 +49,7 @@ def test_files_and_steps_fill_a_snapshot(any_bench: Run) -> None:
             Env=["WHO=env"],
         )
         progress: list[Any] = []
-        snapshot = await b.engine.build_recipe(body, progress.append)
+        snapshot = await b.engine.snapshots.build(body, progress.append)
         rest = (list(b.engine.list_volumes({})), b.engine.list(all=True, filters={}))
         return (
             progress,
@@ -73,10 +73,10 @@ def test_the_same_recipe_is_built_once_and_any_change_makes_another(bench: Run) 
         count.mkdir()
         script = "echo >> /count/n; sleep 0.1"
         body = recipe(script, Binds=[f"{count}:/count"])
-        same = await asyncio.gather(*(b.engine.build_recipe(dict(body)) for _ in range(5)))
-        again = await b.engine.build_recipe(dict(body))
+        same = await asyncio.gather(*(b.engine.snapshots.build(dict(body)) for _ in range(5)))
+        again = await b.engine.snapshots.build(dict(body))
         built = len((count / "n").read_text())
-        keys = {(await b.engine.build_recipe(changed)).key for changed in (
+        keys = {(await b.engine.snapshots.build(changed)).key for changed in (
             {**body, "Env": ["A=1"]},
             {**body, "User": "0"},
             {**body, "Target": "/other"},
@@ -95,7 +95,7 @@ def test_a_step_that_fails_seals_nothing_and_says_why(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         body = recipe("echo fine", "echo oops; echo broken >&2; exit 4")
         with pytest.raises(BadRequest) as caught:
-            await b.engine.build_recipe(body)
+            await b.engine.snapshots.build(body)
         return (
             caught.value.message,
             list(b.engine.store.snapshots.list()),
@@ -114,7 +114,7 @@ def test_nobody_left_who_waits_ends_the_build(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         body = recipe("sleep 1000")
         stream = aiter(b.engine.events.subscribe(None, None, {"event": ["start", "destroy"]}))
-        waiting = [asyncio.create_task(b.engine.build_recipe(dict(body))) for _ in range(2)]
+        waiting = [asyncio.create_task(b.engine.snapshots.build(dict(body))) for _ in range(2)]
         await anext(stream)
         waiting[0].cancel()
         await asyncio.wait([waiting[0]])
@@ -131,11 +131,11 @@ def test_nobody_left_who_waits_ends_the_build(bench: Run) -> None:
 
 def test_a_recipe_on_top_of_another(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
-        base = await b.engine.build_recipe(recipe("echo base > /data/a; echo gone > /data/b"))
+        base = await b.engine.snapshots.build(recipe("echo base > /data/a; echo gone > /data/b"))
         body = recipe("rm /data/b; echo more > /data/c", Base=base.key)
-        top = await b.engine.build_recipe(body)
+        top = await b.engine.snapshots.build(body)
         with pytest.raises(NoSuchSnapshot):
-            await b.engine.build_recipe({**body, "Base": KEY})
+            await b.engine.snapshots.build({**body, "Base": KEY})
         return await content(b, base.key), await content(b, top.key)
 
     assert bench(scenario) == (b"base\ngone\n", b"base\nmore\n")
@@ -143,7 +143,7 @@ def test_a_recipe_on_top_of_another(bench: Run) -> None:
 
 def test_the_images_own_content_is_the_beginning(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
-        snapshot = await b.engine.build_recipe(recipe(Target="/etc"))
+        snapshot = await b.engine.snapshots.build(recipe(Target="/etc"))
         return await content(b, snapshot.key, "grep -c root /v/passwd")
 
     assert bench(scenario) == b"1\n"
@@ -152,7 +152,7 @@ def test_the_images_own_content_is_the_beginning(bench: Run) -> None:
 def test_another_user_may_write(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         body = recipe("mkdir /data/own; id -u > /data/own/f", User="1000")
-        return await content(b, (await b.engine.build_recipe(body)).key)
+        return await content(b, (await b.engine.snapshots.build(body)).key)
 
     assert bench(scenario) == b"1000\n"
 
@@ -174,7 +174,7 @@ def test_another_user_may_write(bench: Run) -> None:
 def test_broken_recipes(bench: Run, body: dict[str, Any], error: type[Exception]) -> None:
     async def scenario(b: Any) -> Any:
         with pytest.raises(error):
-            await b.engine.build_recipe({**recipe("true"), **body})
+            await b.engine.snapshots.build({**recipe("true"), **body})
         return list(b.engine.list_volumes({}))
 
     assert bench(scenario) == []
@@ -185,11 +185,11 @@ def test_a_file_never_leaves_the_volume_through_a_link(bench: Run) -> None:
         outside = b.base / "outside"
         outside.mkdir()
         script = f"ln -s {outside} /data/dir; ln -s {outside}/file /data/file"
-        base = await b.engine.build_recipe(recipe(script))
+        base = await b.engine.snapshots.build(recipe(script))
         refused = 0
         for path in ("/data/dir/x", "/data/file"):
             with pytest.raises(BadRequest):
-                await b.engine.build_recipe(recipe(files={path: b"x"}, Base=base.key))
+                await b.engine.snapshots.build(recipe(files={path: b"x"}, Base=base.key))
             refused += 1
         return refused, list(outside.iterdir())
 
@@ -199,14 +199,14 @@ def test_a_file_never_leaves_the_volume_through_a_link(bench: Run) -> None:
 def test_one_claims_and_the_others_wait_for_the_seal(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         first, other = b.engine.lease(), b.engine.lease()
-        assert await b.engine.claim(KEY, first) is None
-        waiting = [asyncio.create_task(b.engine.claim(KEY, other)) for _ in range(3)]
+        assert await b.engine.snapshots.claim(KEY, first) is None
+        waiting = [asyncio.create_task(b.engine.snapshots.claim(KEY, other)) for _ in range(3)]
         await asyncio.sleep(0)
         volume = b.engine.create_volume(scratch=True, lease=first)
         await b.sh("echo seeded > /v/f", HostConfig={"Binds": [f"{volume.name}:/v"]})
         with pytest.raises(Conflict, match="holds no claim"):
-            await b.engine.seal(KEY, volume.name, {}, other)
-        sealed = await b.engine.seal(KEY, volume.name, {"by": "test"}, first)
+            await b.engine.snapshots.seal(KEY, volume.name, {}, other)
+        sealed = await b.engine.snapshots.seal(KEY, volume.name, {"by": "test"}, first)
         results = await asyncio.gather(*waiting)
         await b.engine.release(first)
         return (
@@ -222,14 +222,14 @@ def test_one_claims_and_the_others_wait_for_the_seal(bench: Run) -> None:
 def test_a_claim_passes_on_when_it_is_given_back_or_its_lease_ends(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         leases = [b.engine.lease() for _ in range(3)]
-        assert await b.engine.claim(KEY, leases[0]) is None
-        second = asyncio.create_task(b.engine.claim(KEY, leases[1]))
+        assert await b.engine.snapshots.claim(KEY, leases[0]) is None
+        second = asyncio.create_task(b.engine.snapshots.claim(KEY, leases[1]))
         await asyncio.sleep(0)
-        b.engine.abandon(KEY, leases[2])
+        b.engine.snapshots.abandon(KEY, leases[2])
         assert not second.done()
-        b.engine.abandon(KEY, leases[0])
+        b.engine.snapshots.abandon(KEY, leases[0])
         assert await second is None
-        third = asyncio.create_task(b.engine.claim(KEY, leases[2]))
+        third = asyncio.create_task(b.engine.snapshots.claim(KEY, leases[2]))
         await asyncio.sleep(0)
         await b.engine.release(leases[1])
         return await third
@@ -240,12 +240,12 @@ def test_a_claim_passes_on_when_it_is_given_back_or_its_lease_ends(bench: Run) -
 def test_a_volume_in_use_is_not_sealed(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         lease = b.engine.lease()
-        await b.engine.claim(KEY, lease)
+        await b.engine.snapshots.claim(KEY, lease)
         container = await b.up("sleep", "99", HostConfig={"Binds": ["data:/v"]})
         with pytest.raises(Conflict, match="volume is in use"):
-            await b.engine.seal(KEY, "data", {}, lease)
+            await b.engine.snapshots.seal(KEY, "data", {}, lease)
         with pytest.raises(BadRequest):
-            await b.engine.claim("not a digest", lease)
+            await b.engine.snapshots.claim("not a digest", lease)
         await b.engine.kill(container)
 
     bench(scenario)
