@@ -70,10 +70,11 @@ def test_a_committed_image_has_the_changes(docker: Docker, written: str, image: 
     assert about["Config"]["Env"] == ["A=1", "B=2"]
     assert len(about["RootFS"]["Layers"]) == 2
     assert docker.output("run", "--rm", image) == "new"
-    script = "ls /usr; ls /etc; stat -c %a%h /a/b/c; test ! -e /etc/group && tail -n1 /etc/passwd"
+    script = (
+        "ls /usr; cat /etc/new; stat -c %a%h /a/b/c; test ! -e /etc/group; tail -n1 /etc/passwd"
+    )
     assert docker.output("run", "--rm", image, "sh", "-c", script).splitlines() == [
         "new",
-        "passwd",
         "47552",
         "more",
     ]

@@ -74,7 +74,8 @@ def _root_at_rest(engine: Engine, container: Container, path: str) -> int:
     if image.is_host:
         why = "the root of image host is put together when it starts"
         raise Conflict(what, why, _START_IT)
-    upper, work = container.upper / "u", container.upper / "w"
+    # Not the work directory of its starts: the kernel refuses one that a volatile mount left.
+    upper, work = container.upper / "u", container.upper / "r"
     for directory in (upper, work):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     lowers = tuple(str(lower) for lower in engine.images.lowers(image))
