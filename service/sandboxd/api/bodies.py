@@ -180,3 +180,9 @@ RECIPE = record(
 
 SEAL = record(Volume=text, Spec=mapping(anything))
 """POST /sandbox/snapshots/{key}/seal"""
+
+SNAPSHOT_PUSH = record(Key=text, Reference=text)
+"""POST /sandbox/snapshots/push"""
+
+SNAPSHOT_PULL = record(Key=text, Reference=text)
+"""POST /sandbox/snapshots/pull"""

@@ -101,6 +101,8 @@ ROUTES = (
     Route("POST", "/sandbox/leases", leases.hold),
     Route("GET", "/sandbox/leases", leases.list_),
     Route("GET", "/sandbox/snapshots", snapshots.list_),
+    Route("POST", "/sandbox/snapshots/push", snapshots.push),
+    Route("POST", "/sandbox/snapshots/pull", snapshots.pull),
     Route("GET", "/sandbox/snapshots/{key}", snapshots.inspect),
     Route("DELETE", "/sandbox/snapshots/{key}", snapshots.remove),
     Route("POST", "/sandbox/snapshots/{key}/claim", snapshots.claim),
