@@ -3,7 +3,8 @@
 SandboxError                        what went wrong, why, and `mend`: what would fix it; HTTP status
 ├── BadRequest                      400
 │   ├── CannotEnforce               400  a limit or option that this machine cannot give
-│   └── StartFailed                 400  the command was not executed; see its `exit_code`
+│   ├── StartFailed                 400  the command was not executed; see its `exit_code`
+│   └── BuildFailed                 400  a command of a Dockerfile failed; see its `exit_code`
 ├── Forbidden                       403
 ├── NotFound                        404
 │   ├── NoSuchImage, NoSuchContainer, NoSuchExec, NoSuchVolume, NoSuchSnapshot
@@ -27,6 +28,7 @@ from typing import Any
 
 from sandboxd.errors import (
     BadRequest,
+    BuildFailed,
     CannotEnforce,
     Conflict,
     Forbidden,
@@ -47,6 +49,7 @@ from sandboxd.errors import (
 
 __all__ = [
     "BadRequest",
+    "BuildFailed",
     "CannotEnforce",
     "Conflict",
     "Forbidden",
@@ -97,7 +100,7 @@ def error_from_wire(wire: dict[str, Any], status: int = 500) -> SandboxError:
         parts = {"what": str(wire.get("message", f"HTTP status {status}"))}
     kind = _named(str(parts.get("type", ""))) or _BY_STATUS.get(status, SandboxError)
     error = kind(str(parts.get("what", "")), str(parts.get("why", "")), str(parts.get("mend", "")))
-    if isinstance(error, StartFailed):
+    if isinstance(error, StartFailed | BuildFailed):
         error.exit_code = int(wire.get("exit_code", error.exit_code))
     return error
 

@@ -3,7 +3,8 @@
 SandboxError                        500
 ├── BadRequest                      400  the request itself is wrong
 │   ├── CannotEnforce               400  a limit or feature that this host or version cannot give
-│   └── StartFailed                 400  the command could not be executed (127, 126 or 125)
+│   ├── StartFailed                 400  the command could not be executed (127, 126 or 125)
+│   └── BuildFailed                 400  a command of a Dockerfile ended with another code than 0
 ├── Forbidden                       403  a read-only or foreign object
 ├── NotFound                        404
 │   ├── NoSuchImage, NoSuchContainer, NoSuchExec, NoSuchVolume, NoSuchSnapshot
@@ -69,6 +70,18 @@ class StartFailed(BadRequest):
     """The command was not executed; `exit_code` is what a shell would report (127, 126, 125)."""
 
     def __init__(self, what: str, why: str = "", mend: str = "", *, exit_code: int = 125) -> None:
+        super().__init__(what, why, mend)
+        self.exit_code = exit_code
+
+    def to_wire(self) -> dict[str, object]:
+        wire = super().to_wire()
+        return {**wire, "exit_code": self.exit_code}
+
+
+class BuildFailed(BadRequest):
+    """A command of a Dockerfile failed with `exit_code`."""
+
+    def __init__(self, what: str, why: str = "", mend: str = "", *, exit_code: int = 1) -> None:
         super().__init__(what, why, mend)
         self.exit_code = exit_code
 

@@ -240,6 +240,10 @@ class Images:
             return Rootfs(upper=upper, readonly=readonly, host=self._host.root(show, layers))
         return Rootfs(tuple(str(path) for path in layers), upper, readonly)
 
+    def host_rootfs(self, layers: Sequence[Path], upper: str) -> Rootfs:
+        """The machine's own root with `layers` on top, topmost first; writes go to `upper`."""
+        return Rootfs(upper=upper, host=self._host.root((), layers))
+
     def lowers(self, image: Image) -> tuple[Path, ...]:
         """The directories whose union is the image, topmost first."""
         layers = tuple(self._store.layers.path(layer) for layer in image.stack)

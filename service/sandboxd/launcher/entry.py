@@ -22,6 +22,7 @@ from sandboxd.launcher.spec import Process
 from sandboxd.linux import capabilities, namespaces
 from sandboxd.linux import process as own_process
 from sandboxd.linux.openat2 import make_directories, open_beneath
+from sandboxd.linux.seccomp import PreparedFilter
 
 _TIOCGPTPEER: Final = 0x5441
 _TIOCSPTLCK: Final = 0x40045431
@@ -169,7 +170,7 @@ def _write_own(name: str, text: str, own: int | None) -> None:
 def _drop_privileges(command: Process, account: accounts.Account, *, single_id: bool) -> None:
     if command.seccomp and not command.no_new_privs:
         # Without no_new_privs a filter needs CAP_SYS_ADMIN: seccomp(2). It lets the rest through.
-        profile.prepared_filter(frozenset(command.capabilities)).install()
+        _filter(command).install()
     try:
         if not single_id:
             os.setgroups(account.groups)
@@ -183,7 +184,14 @@ def _drop_privileges(command: Process, account: accounts.Account, *, single_id: 
         return
     own_process.set_no_new_privs()
     if command.seccomp:
-        profile.prepared_filter(frozenset(command.capabilities)).install()
+        _filter(command).install()
+
+
+def _filter(command: Process) -> PreparedFilter:
+    capabilities = frozenset(command.capabilities)
+    if command.fake_ownership:
+        return profile.prepared_filter(capabilities, fake_ownership=True)
+    return profile.prepared_filter(capabilities)
 
 
 def _restore_signals() -> None:

@@ -76,9 +76,9 @@ DEVICE_LINKS: Final = {
 
 
 @lru_cache(maxsize=64)
-def prepared_filter(capabilities: frozenset[str]) -> PreparedFilter:
+def prepared_filter(capabilities: frozenset[str], fake_ownership: bool = False) -> PreparedFilter:
     """The system call filter for these capabilities (names without CAP_), ready to install.
 
     Made once for each set: a warm slot makes the default one before its container is known.
     """
-    return PreparedFilter(build_filter(capabilities))
+    return PreparedFilter(build_filter(capabilities, fake_ownership=fake_ownership))

@@ -119,11 +119,22 @@ _REFUSED_FAMILIES: Final = {
 _UNKNOWN: Final = "enosys"
 
 
+OWNERSHIP: Final = ("chown", "fchown", "fchownat", "lchown")
+"""What pretends to succeed under a single-id map, where no second owner exists: chown(2). The idea
+is Charliecloud's (its --seccomp): package managers give files to users and do not look again."""
+
+
 @lru_cache(maxsize=64)
-def build_filter(capabilities: frozenset[str], machine: str = os.uname().machine) -> bytes:
+def build_filter(
+    capabilities: frozenset[str],
+    machine: str = os.uname().machine,
+    *,
+    fake_ownership: bool = False,
+) -> bytes:
     """The BPF program for a process that holds `capabilities` (names without CAP_).
 
-    Raises OSError(ENOSYS) for a machine that is neither x86_64 nor aarch64.
+    With `fake_ownership` the calls of OWNERSHIP do nothing and return 0. Raises OSError(ENOSYS)
+    for a machine that is neither x86_64 nor aarch64.
     """
     if machine not in NUMBERS:
         raise OSError(errno.ENOSYS, f"seccomp: no table of system calls for {machine}")
@@ -131,7 +142,10 @@ def build_filter(capabilities: frozenset[str], machine: str = os.uname().machine
     program.load(seccomp.ARCH_OFFSET)
     program.branch(EQUAL, seccomp.AUDIT_ARCH[machine], NEXT, "kill")
     program.load(seccomp.NUMBER_OFFSET)
-    program.search(_ranges(_verdicts(capabilities), machine))
+    verdicts = _verdicts(capabilities)
+    if fake_ownership:
+        verdicts |= dict.fromkeys(OWNERSHIP, "pretend")
+    program.search(_ranges(verdicts, machine))
     _add_argument_tests(program)
     _add_verdicts(program)
     return program.assemble()
@@ -190,6 +204,7 @@ def _add_verdicts(program: Program) -> None:
         ("allow", seccomp.RET_ALLOW),
         ("eperm", seccomp.ret_errno(errno.EPERM)),
         ("enosys", seccomp.ret_errno(errno.ENOSYS)),
+        ("pretend", seccomp.ret_errno(0)),
         ("kill", seccomp.RET_KILL_PROCESS),
     ):
         program.mark(label)

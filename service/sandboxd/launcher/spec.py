@@ -66,6 +66,8 @@ class Process(NamedTuple):
     rlimits: tuple[tuple[str, int, int], ...] = ()
     init: bool = False
     oom_score_adj: int | None = None
+    fake_ownership: bool = False
+    """chown(2) and its kin do nothing and succeed: for package managers under a single-id map."""
 
 
 class ContainerSpec(NamedTuple):

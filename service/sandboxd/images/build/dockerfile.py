@@ -7,13 +7,14 @@ variables are expanded when the stage that they belong to has got that far.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import e2b_dockerfile_utils as syntax
 
 from sandboxd.errors import BadRequest
 from sandboxd.images.build.instructions import (
+    SCRIPT,
     Arg,
     Cmd,
     Command,
@@ -194,10 +195,23 @@ def _run(source: syntax.DockerfileInstruction, flags: _Flags) -> Run:
         raise _error(source, "--security: a build step never gets more than its user has")
     if flags.text("device"):
         raise _error(source, "--device: a user namespace gives no access to devices")
-    command = _command(source, source.args)
-    return Run(
-        *_base(source), command, _heredocs(source), flags.texts("mount"), flags.text("network")
-    )
+    command, script = _run_command(source)
+    return Run(*_base(source), command, script, flags.texts("mount"), flags.text("network"))
+
+
+def _run_command(source: syntax.DockerfileInstruction) -> tuple[Command, str]:
+    """The command, and the program for it to execute where a heredoc with `#!` is one."""
+    if not source.heredocs:
+        return _command(source, source.args), ""
+    (line,) = source.args
+    if len(source.heredocs) == 1 and syntax.parse_heredoc(line.strip()) is not None:
+        content = _heredocs(source)[0].content
+        if content.startswith("#!"):
+            return Command((SCRIPT,), True), content
+        return Command((content,), False), ""
+    # The shell reads them from the lines that follow, as it would in a file.
+    documents = "".join(f"\n{each.content}{each.name}" for each in source.heredocs)
+    return Command((line + documents,), False), ""
 
 
 def _copy(source: syntax.DockerfileInstruction, flags: _Flags) -> Copy:
@@ -282,7 +296,9 @@ def _onbuild(source: syntax.DockerfileInstruction, _: _Flags) -> Onbuild:
     return Onbuild(*_base(source), text)
 
 
-_MAKERS: Final = {
+_Maker = Callable[[syntax.DockerfileInstruction, _Flags], Instruction]
+
+_MAKERS: Final[Mapping[str, _Maker]] = {
     "ADD": _copy,
     "ARG": _arg,
     "CMD": lambda source, _: Cmd(*_base(source), _command(source, source.args)),

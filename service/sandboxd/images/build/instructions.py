@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+SCRIPT: Final = "/dev/pipes/script"
+"""Where a RUN finds the heredoc that is its program."""
 
 
 class Command(NamedTuple):
@@ -54,8 +57,10 @@ class Label(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class Run(Instruction):
+    """`script` is the content of a heredoc that is a program of its own, to be found at SCRIPT."""
+
     command: Command
-    heredocs: tuple[Heredoc, ...]
+    script: str
     mounts: tuple[str, ...]
     network: str
 

@@ -1,0 +1,76 @@
+"""What a COPY brings, as a digest: names, kinds, modes, owners, data, link targets, attributes.
+
+Times are left out: a fresh checkout of the same files is the same content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from typing import Final
+
+from sandboxd.images.build.file_digests import FileDigests
+from sandboxd.images.build.selection import Picked
+from sandboxd.images.build.union import Node, Parts, walk
+from sandboxd.linux.xattrs import is_overlays_own
+
+_KINDS: Final = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "link",
+    stat.S_IFIFO: "fifo",
+}
+
+
+class Contents:
+    """Add what is picked, then ask for the digest. Raises OSError for what cannot be read."""
+
+    def __init__(self, digests: FileDigests) -> None:
+        self._digests = digests
+        self._total = hashlib.sha256()
+
+    def add(self, picked: Picked) -> None:
+        """A source with all that it stands for, under the place that it will have."""
+        with picked.union.at(picked.parts) as node:
+            assert node is not None
+            self._add(picked.target, node, picked.keeps_owner)
+            if node.is_directory:
+                for path, entry in walk(node, picked.wanted):
+                    self._add((*picked.target, *path), entry, picked.keeps_owner)
+
+    def digest(self) -> str:
+        return self._total.hexdigest()
+
+    def _add(self, target: Parts, node: Node, keeps_owner: bool) -> None:
+        status = node.status
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            return
+        owner = [status.st_uid, status.st_gid] if keeps_owner else []
+        record: list[object] = ["/".join(target), kind, stat.S_IMODE(status.st_mode), owner]
+        if kind == "file":
+            record += [status.st_size, self._digests.of(node)]
+        elif kind == "link":
+            record += [node.link_target()]
+        if kind in ("file", "directory"):
+            record += [user_attributes(node)]
+        # json escapes every control and non-ASCII character, so a record cannot imitate two.
+        self._total.update(json.dumps(record).encode() + b"\n")
+
+
+def user_attributes(node: Node) -> dict[str, str]:
+    """The extended attributes of a file or directory that a copy of it gets; values in hex."""
+    if node.is_directory:
+        return _attributes(node.stack[0]) if node.stack else {}
+    fd = node.open()
+    try:
+        return _attributes(fd)
+    finally:
+        os.close(fd)
+
+
+def _attributes(fd: int) -> dict[str, str]:
+    names = [name for name in sorted(os.listxattr(fd)) if name.startswith("user.")]
+    return {name: os.getxattr(fd, name).hex() for name in names if not is_overlays_own(name)}
