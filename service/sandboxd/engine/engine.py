@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandboxd.engine.assembly import default_rlimits, mount_plan
 from sandboxd.engine.attachments import Attachment
+from sandboxd.engine.building import Building
 from sandboxd.engine.container import Container
 from sandboxd.engine.creation import Creation
 from sandboxd.engine.events import Events
@@ -80,6 +81,7 @@ class Engine:
         self._listing = Listing(registry, images, volumes)
         self._runner = Runner(self._creation, self._lifecycle)
         self._volume_use = VolumeUse(floors, registry, self.events)
+        self.builds = Building(floors)
         self.snapshots = SnapshotDesk(floors, self._runner.run, registry, self._volume_use)
         self._leases = Leases(
             partial(self._lifecycle.remove, force=True, volumes=True),
@@ -114,7 +116,7 @@ class Engine:
     def idle(self) -> bool:
         """Whether nothing would be lost if the service ended now."""
         busy = count(self._registry)["ContainersRunning"]
-        return not (busy or len(self._leases) or self.snapshots.busy)
+        return not (busy or len(self._leases) or self.snapshots.busy or self.builds.under_way)
 
     def info(self) -> dict[str, Any]:
         """The engine's part of GET /info."""
