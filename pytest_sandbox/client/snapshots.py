@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from pytest_sandbox.client.pulls import registry_headers
+from pytest_sandbox.client.pulls import registry_headers, with_image
 from pytest_sandbox.client.snapshot import Claim, Recipe, Snapshot
 from pytest_sandbox.client.targets import Query, path_part
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.pulls import Credentials
+    from pytest_sandbox.client.session import Client
     from pytest_sandbox.client.transport import Request, Transport
 
 
@@ -26,6 +27,10 @@ class SnapshotSent(NamedTuple):
     existed: bool
 
 
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
 class SnapshotCalls:
     """A part of `Client`."""
 
@@ -34,6 +39,8 @@ class SnapshotCalls:
     built. What goes wrong with it is a warning; the build goes on."""
     snapshot_cache_push: bool = False
     """Store there what is built here."""
+    on_cache_failure: Callable[[str], None] = staticmethod(_warn)
+    """Told in one line what went wrong with the cache."""
 
     if TYPE_CHECKING:
         _transport: Transport
@@ -52,7 +59,9 @@ class SnapshotCalls:
         """The snapshot that the recipe fills: fetched from the cache if there is one, or built now
         if this machine has none, once for all who ask at the same time. BadRequest with exit code
         and output when a step fails."""
-        wire = self._with_cache("/sandbox/recipes", recipe.to_wire())
+        body = recipe.to_wire()
+        client = cast("Client", self)
+        wire = with_image(client, recipe.image, lambda: self._with_cache("/sandbox/recipes", body))
         return Snapshot.from_wire(wire)
 
     def snapshots(self) -> list[Snapshot]:
@@ -117,10 +126,6 @@ class SnapshotCalls:
             if claim.snapshot is None:
                 self._abandon(target)
 
-    def snapshot_cache_failed(self, warning: str) -> None:
-        """Told what went wrong with the cache; says so as a RuntimeWarning."""
-        warnings.warn(warning, RuntimeWarning, stacklevel=4)
-
     def _sealed(self, key: str, body: dict[str, Any]) -> Snapshot:
         target = f"/sandbox/snapshots/{path_part(key, ':')}/seal"
         return Snapshot.from_wire(self._with_cache(target, body, needs_lease=True))
@@ -134,7 +139,7 @@ class SnapshotCalls:
         request = self.request("POST", target, query, body, needs_lease=needs_lease)
         answer = self._sent(request, registry_headers(cache))
         if warning := answer.get("Cache", {}).get("Warning"):
-            self.snapshot_cache_failed(warning)
+            self.on_cache_failure(warning)
         return answer
 
     def _to_registry(
