@@ -33,6 +33,10 @@ class Options(NamedTuple):
     """Host paths that containers of the image `host` see, read-only."""
     skip_unavailable: bool
     """Skip, instead of failing, what this machine cannot run."""
+    snapshot_cache: str | None
+    """A repository in a registry where snapshots are looked for before they are built."""
+    snapshot_cache_push: bool
+    """Store there what is built here."""
 
 
 class Setting(NamedTuple):
@@ -124,6 +128,20 @@ SETTINGS = (
     Setting(
         "skip_unavailable",
         "Skip, instead of failing, tests whose containers this machine cannot run",
+        _switch,
+        False,
+        ini_type="bool",
+    ),
+    Setting(
+        "snapshot_cache",
+        "Look for snapshots in the registry's repository REF before building them",
+        _name,
+        None,
+        metavar="REF",
+    ),
+    Setting(
+        "snapshot_cache_push",
+        "Store the snapshots that are built here in the snapshot cache",
         _switch,
         False,
         ini_type="bool",

@@ -13,6 +13,7 @@ import pytest
 from pytest_sandbox.options import options_of
 from pytest_sandbox.run_client import RunClient
 from pytest_sandbox.service_process import ServiceProcess, signal_name
+from pytest_sandbox.snapshot_cache import use_snapshot_cache
 
 
 class SandboxRun:
@@ -20,6 +21,7 @@ class SandboxRun:
 
     def __init__(self, config: pytest.Config) -> None:
         self.client = RunClient(options_of(config), _label(config))
+        use_snapshot_cache(self.client, config)
         self._service: ServiceProcess | None = None
         self.service_log = ""
         """Path of the service's log."""

@@ -28,7 +28,7 @@ _COMMANDS = {
     "images": ("images:images", "List images."),
     "image": ("images:image", "Make, list and remove images."),
     "volume": ("volumes:volume", "Make, list and remove volumes."),
-    "snapshot": ("volumes:snapshot", "List and remove snapshots."),
+    "snapshot": ("volumes:snapshot", "List, share and remove snapshots."),
     "registry": ("registry:registry", "Serve this machine's images as a registry."),
     "service": ("service:service", "Start, stop and look at the sandbox service."),
     "doctor": ("service:doctor", "Say whether this machine can run containers."),

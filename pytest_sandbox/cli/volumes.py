@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from pytest_sandbox.cli.tables import echo_table, megabytes, short_id
+
+if TYPE_CHECKING:
+    from pytest_sandbox.client.session import Client
 
 
 @click.group()
@@ -95,7 +99,7 @@ def prune(all_: bool) -> None:
 
 @click.group()
 def snapshot() -> None:
-    """List and remove the snapshots that volumes start from."""
+    """List, share and remove the snapshots that volumes start from."""
 
 
 @snapshot.command("ls")
@@ -141,3 +145,38 @@ def remove_snapshots(keys: tuple[str, ...]) -> None:
         for key in keys:
             client.snapshot_remove(key)
             click.echo(key)
+
+
+@snapshot.command("push")
+@click.option("-k", "--key", metavar="KEY", help="Which one; its beginning is enough.")
+@click.argument("reference")
+def push_snapshot(reference: str, key: str | None) -> None:
+    """Store a snapshot in a registry.
+
+    REFERENCE is [HOST/]NAME[:TAG]; without TAG it lies under its key, where a test session with the
+    option --sandbox-snapshot-cache finds it. Without --key there must be only one snapshot.
+    """
+    from pytest_sandbox import connect
+
+    with connect(lease=False) as client:
+        sent = client.snapshot_push(key or _only_key(client), reference)
+    note = "there already" if sent.existed else megabytes(sent.size)
+    click.echo(f"{sent.reference}@{sent.digest} ({note})")
+
+
+@snapshot.command("pull")
+@click.option("-k", "--key", metavar="KEY", help="Which one, where the reference has no tag.")
+@click.argument("reference")
+def pull_snapshot(reference: str, key: str | None) -> None:
+    """Fetch a snapshot from a registry and print its key."""
+    from pytest_sandbox import connect
+
+    with connect(lease=False) as client:
+        click.echo(client.snapshot_pull(reference, key).key)
+
+
+def _only_key(client: Client) -> str:
+    found = client.snapshots()
+    if len(found) != 1:
+        raise click.UsageError(f"there are {len(found)} snapshots: say which one with --key")
+    return found[0].key

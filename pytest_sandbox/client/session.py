@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, BinaryIO, Self, Unpack
 
 from pytest_sandbox.autostart import Service
@@ -16,7 +15,8 @@ from pytest_sandbox.client.lease import HEADER as LEASE_HEADER
 from pytest_sandbox.client.lease import Lease
 from pytest_sandbox.client.options import ContainerOptions, create_body
 from pytest_sandbox.client.results import RUN_CONTENT_TYPE, Image, RunResult
-from pytest_sandbox.client.snapshot import Claim, Recipe, Snapshot
+from pytest_sandbox.client.snapshot import Snapshot
+from pytest_sandbox.client.snapshots import SnapshotCalls
 from pytest_sandbox.client.streams import Attachment, Feed
 from pytest_sandbox.client.targets import Query, image_part, path_part, with_query
 from pytest_sandbox.client.transport import Request, Stream, Transport
@@ -36,7 +36,7 @@ def connect(
     return Client(Service(host, autostart=autostart), leased=lease, label=label)
 
 
-class Client:
+class Client(SnapshotCalls):
     """Calls to one service; threads may share it, a forked child may go on using it."""
 
     def __init__(self, service: Service, *, leased: bool = True, label: str = "") -> None:
@@ -191,7 +191,7 @@ class Client:
         removed: list[dict[str, str]] = self.call("DELETE", target, {"force": force})
         return removed
 
-    # volumes and snapshots
+    # volumes; the calls about snapshots are SnapshotCalls'
 
     def volume(
         self,
@@ -239,57 +239,6 @@ class Client:
         filters = json.dumps({"all": ["true"]}) if all else None
         gone: dict[str, Any] = self.call("POST", "/volumes/prune", {"filters": filters})
         return gone
-
-    def snapshot(self, recipe: Recipe) -> Snapshot:
-        """The snapshot that the recipe fills: built now if this machine has none, once for all who
-        ask at the same time. BadRequest with exit code and output when a step fails."""
-        body = recipe.to_wire()
-        wire = pulls.with_image(
-            self, recipe.image, lambda: self.call("POST", "/sandbox/recipes", body=body)
-        )
-        return Snapshot.from_wire(wire)
-
-    def snapshots(self) -> list[Snapshot]:
-        """All snapshots of this service."""
-        return [Snapshot.from_wire(wire) for wire in self.call("GET", "/sandbox/snapshots")]
-
-    def snapshot_inspect(self, key: str) -> Snapshot:
-        """The snapshot with this key. Raises NoSuchSnapshot."""
-        return Snapshot.from_wire(self.call("GET", f"/sandbox/snapshots/{path_part(key, ':')}"))
-
-    def snapshot_remove(self, key: str) -> None:
-        """Remove a snapshot. Conflict while a volume starts from it."""
-        self.call("DELETE", f"/sandbox/snapshots/{path_part(key, ':')}")
-
-    @contextmanager
-    def claim(self, key: str) -> Iterator[Claim]:
-        """The snapshot under `key`, or the right to build it from this side::
-
-            with c.claim(key) as claim:
-                if claim.snapshot is None:
-                    ...  # fill a volume
-                    claim.seal(volume)
-            snapshot = claim.snapshot
-
-        Waits while somebody else builds it. The claim belongs to this client's lease.
-        """
-        target = f"/sandbox/snapshots/{path_part(key, ':')}/claim"
-        answer = self.call("POST", target, needs_lease=True)
-        found = answer["Snapshot"] if answer["State"] == "ready" else None
-        claim = Claim(self, key, Snapshot.from_wire(found) if found else None)
-        try:
-            yield claim
-        finally:
-            if claim.snapshot is None:
-                self._abandon(target)
-
-    def _abandon(self, claim: str) -> None:
-        from pytest_sandbox.errors import SandboxError
-
-        try:
-            self.call("DELETE", claim, needs_lease=True)
-        except SandboxError:
-            pass  # it went with its lease or with the service, and whoever waits has it
 
     # the service
 

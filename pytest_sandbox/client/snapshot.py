@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_sandbox.client.options import arguments, environment_list, is_host_image, shown_paths
-from pytest_sandbox.client.targets import path_part
 from pytest_sandbox.client.volume import Volume
-
-if TYPE_CHECKING:
-    from pytest_sandbox.client.session import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +100,13 @@ class Claim:
     Leaving the `with` block without sealing lets the next one who waits build it.
     """
 
-    def __init__(self, client: Client, key: str, snapshot: Snapshot | None) -> None:
-        self._client = client
+    def __init__(
+        self,
+        seal: Callable[[str, dict[str, Any]], Snapshot],
+        key: str,
+        snapshot: Snapshot | None,
+    ) -> None:
+        self._seal = seal
         self.key = key
         self.snapshot = snapshot
 
@@ -113,8 +114,5 @@ class Claim:
         """Make the volume's content the snapshot; the volume is used up. Conflict if it is mounted
         or if the claim is not ours any more."""
         body = {"Volume": volume.name, "Spec": dict(spec or {})}
-        target = f"/sandbox/snapshots/{path_part(self.key, ':')}/seal"
-        self.snapshot = Snapshot.from_wire(
-            self._client.call("POST", target, body=body, needs_lease=True)
-        )
+        self.snapshot = self._seal(self.key, body)
         return self.snapshot
