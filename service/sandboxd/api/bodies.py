@@ -178,6 +178,22 @@ RECIPE = record(
 )
 """POST /sandbox/recipes"""
 
+BUILD = record(
+    Context=text,
+    Dockerfile=text,
+    DockerfileText=text,
+    Tags=_texts,
+    Target=text,
+    Platform=text,
+    BuildArgs=mapping(text),
+    Labels=labels,
+    Secrets=mapping(text),
+    Network=text,
+    NoCache=flag,
+    Pull=flag,
+)
+"""POST /sandbox/build"""
+
 SEAL = record(Volume=text, Spec=mapping(anything))
 """POST /sandbox/snapshots/{key}/seal"""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sandboxd.api import (
     archive,
     attach,
+    builds,
     commits,
     containers,
     events,
@@ -62,6 +63,8 @@ ROUTES = (
     Route("GET", "/images/json", images.list_),
     Route("POST", "/images/create", images.create),
     Route("POST", "/images/load", images.load),
+    Route("POST", "/build", builds.build),
+    Route("POST", "/build/prune", builds.prune),
     Route("POST", "/images/prune", images.prune),
     Route("POST", "/auth", registries.auth),
     Route("GET", "/distribution/{name+}/json", registries.distribution),
@@ -91,8 +94,6 @@ ROUTES = (
     *(Route("GET", f"{path}/{{id}}", system.no_swarm) for path in _SWARM),
     Route("GET", "/plugins", system.no_plugins),
     Route("GET", "/plugins/{name+}/json", system.no_plugin),
-    Route("POST", "/build", system.no_build),
-    Route("POST", "/build/prune", system.prune_build_cache),
     # the extension
     Route("POST", "/sandbox/run", extension.run),
     Route("POST", "/sandbox/containers/{id}/exec", extension.exec_),
@@ -109,6 +110,7 @@ ROUTES = (
     Route("DELETE", "/sandbox/snapshots/{key}/claim", snapshots.abandon),
     Route("POST", "/sandbox/snapshots/{key}/seal", snapshots.seal),
     Route("POST", "/sandbox/recipes", snapshots.build),
+    Route("POST", "/sandbox/build", builds.build_directory),
     Route("GET", "/sandbox/status", extension.status),
     Route("POST", "/sandbox/shutdown", extension.shutdown),
 )

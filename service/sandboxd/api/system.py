@@ -15,7 +15,7 @@ from sandboxd import __version__
 from sandboxd.api import images, volumes
 from sandboxd.api.call import Call
 from sandboxd.api.replies import API_VERSION, MIN_API_VERSION, json_reply, text_reply
-from sandboxd.errors import CannotEnforce, NotFound, Unavailable
+from sandboxd.errors import NotFound, Unavailable
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 _DISK_USE_TYPES = ("container", "image", "volume", "build-cache")
@@ -125,17 +125,6 @@ async def no_plugins(call: Call) -> web.StreamResponse:
 async def no_plugin(call: Call) -> web.StreamResponse:
     """GET /plugins/{name+}/json: `docker inspect` asks here last."""
     raise NotFound(f"plugin {call.params['name']!r} not found")
-
-
-async def no_build(call: Call) -> web.StreamResponse:
-    """POST /build"""
-    mend = "docker build and docker save where there is a Docker, then docker load here"
-    raise CannotEnforce("images cannot be built", "a later version brings builds", mend)
-
-
-async def prune_build_cache(call: Call) -> web.StreamResponse:
-    """POST /build/prune, which `docker system prune` calls: there is no cache yet."""
-    return json_reply({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
 def _security_options(idmap: str) -> list[str]:

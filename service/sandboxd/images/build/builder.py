@@ -20,10 +20,10 @@ from sandboxd.images.build.options import BuildOptions, Report
 from sandboxd.images.build.shop import Shop, Tools
 from sandboxd.images.build.stage_build import StageBuild, StepError
 from sandboxd.images.build.stages import plan_stages
-from sandboxd.images.build.threads import in_thread
 from sandboxd.images.image import Image
 from sandboxd.images.reference import Reference
 from sandboxd.images.sources import Arrival, Workbench
+from sandboxd.threads import in_thread
 
 
 async def build_image(

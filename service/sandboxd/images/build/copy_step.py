@@ -15,7 +15,7 @@ from sandboxd.images.build.expansion import Expansion
 from sandboxd.images.build.instructions import Copy, Heredoc
 from sandboxd.images.build.selection import Request
 from sandboxd.images.build.shop import Found, Shop, empty_directory
-from sandboxd.images.build.threads import in_thread
+from sandboxd.threads import in_thread
 
 if TYPE_CHECKING:
     from sandboxd.images.build.stage_build import StageBuild

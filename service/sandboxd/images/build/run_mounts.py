@@ -29,10 +29,10 @@ from sandboxd.images.build.steps import (
     StepMount,
     TreeMount,
 )
-from sandboxd.images.build.threads import in_thread
 from sandboxd.images.build.union import Parts, Union
 from sandboxd.images.ownership import Ownership
 from sandboxd.store import trees
+from sandboxd.threads import in_thread
 
 
 class RunMounts:

@@ -18,8 +18,8 @@ from sandboxd.images.build.mounts import SecretMount, parse_mount
 from sandboxd.images.build.run_mounts import RunMounts
 from sandboxd.images.build.shop import Shop, empty_directory
 from sandboxd.images.build.steps import FileMount, RunStep, StepMount
-from sandboxd.images.build.threads import in_thread
 from sandboxd.images.build.union import Union
+from sandboxd.threads import in_thread
 
 if TYPE_CHECKING:
     from sandboxd.images.build.stage_build import StageBuild

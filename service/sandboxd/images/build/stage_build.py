@@ -29,11 +29,11 @@ from sandboxd.images.build.layer_writer import LayerWriter
 from sandboxd.images.build.run_step import RunInstruction
 from sandboxd.images.build.shop import Shop, empty_directory
 from sandboxd.images.build.stages import SCRATCH, Stage
-from sandboxd.images.build.threads import in_thread
 from sandboxd.images.build.union import Union
 from sandboxd.images.build.variables import Scope
 from sandboxd.images.ownership import Ownership
 from sandboxd.store import trees
+from sandboxd.threads import in_thread
 
 Make = Callable[[], Awaitable[str]]
 """Makes a layer: its diffID, empty when no file changed."""
