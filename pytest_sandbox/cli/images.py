@@ -12,6 +12,7 @@ import click
 
 from pytest_sandbox.cli.pulling import pull
 from pytest_sandbox.cli.tables import ago, echo_table, megabytes, short_id
+from pytest_sandbox.cli.transfer import history, prune, push, save
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.images import Progress
@@ -143,4 +144,5 @@ def rm(names: tuple[str, ...], force: bool) -> None:
                     click.echo(f"{what}: {reference}")
 
 
-image.add_command(pull)
+for command in (pull, push, save, history, prune):
+    image.add_command(command)

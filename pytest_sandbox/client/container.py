@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypedDict, Unpack
 
 from pytest_sandbox.client.options import arguments, environment_list
 from pytest_sandbox.client.results import RunResult
@@ -205,6 +206,51 @@ class Container:
         """Give it another name. Conflict when the name is taken."""
         self._call("POST", "rename", {"name": name})
         self._name = name
+
+    def commit(
+        self,
+        reference: str | None = None,
+        *,
+        message: str = "",
+        author: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        epoch: int | None = None,
+    ) -> str:
+        """An image of what it has written on top of its own image; the new image's id.
+
+        `changes` are Dockerfile lines such as `CMD ["sh"]`. Its processes are stopped while its
+        files are copied, unless `pause` is false. With `epoch`, seconds since 1970, nothing in the
+        image is later, and equal changes give equal images. Conflict where its writes are in memory
+        only, Forbidden for the image `host`.
+        """
+        query = {
+            "container": self.id,
+            "repo": reference,
+            "comment": message,
+            "author": author,
+            "changes": list(changes),
+            "pause": pause,
+            "epoch": epoch,
+        }
+        return str(self._client.call("POST", "/commit", query)["Id"])
+
+    def changes(self) -> list[tuple[str, str]]:
+        """What it has changed in its image: pairs of `A`dded, `C`hanged or `D`eleted and a path."""
+        found = self._call("GET", "changes") or ()
+        return [("CAD"[each["Kind"]], each["Path"]) for each in found]
+
+    def export(
+        self,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Write its root to a tar, without what is mounted in it."""
+        from pytest_sandbox.client.transfers import write_out
+
+        with self._client.stream("GET", self._path("export")) as answer:
+            write_out(answer, target, progress)
 
     def remove(self, force: bool = True) -> None:
         """Remove it and its anonymous volumes. Conflict when it runs and `force` is false."""

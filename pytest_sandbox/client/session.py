@@ -19,6 +19,7 @@ from pytest_sandbox.client.snapshot import Snapshot
 from pytest_sandbox.client.snapshots import SnapshotCalls
 from pytest_sandbox.client.streams import Attachment, Feed
 from pytest_sandbox.client.targets import Query, image_part, path_part, with_query
+from pytest_sandbox.client.transfers import TransferCalls
 from pytest_sandbox.client.transport import Request, Stream, Transport
 from pytest_sandbox.client.volume import Volume
 
@@ -36,7 +37,7 @@ def connect(
     return Client(Service(host, autostart=autostart), leased=lease, label=label)
 
 
-class Client(SnapshotCalls):
+class Client(SnapshotCalls, TransferCalls):
     """Calls to one service; threads may share it, a forked child may go on using it."""
 
     def __init__(self, service: Service, *, leased: bool = True, label: str = "") -> None:
@@ -176,6 +177,14 @@ class Client(SnapshotCalls):
         request = pulls.pull_request(reference, platform, credentials)
         with self._transport.stream(request) as answer:
             return pulls.followed(answer, progress)
+
+    def image_digest(self, reference: str) -> str:
+        """The digest that an image's name stands for in its registry at this moment.
+
+        Raises NoSuchImage, Forbidden, RegistryError.
+        """
+        answer = self._transport.request(pulls.look_up_request(reference)).json()
+        return str(answer["Descriptor"]["digest"])
 
     def image_tag(self, name: str, repository: str, tag: str = "latest") -> None:
         """Give an image another name."""

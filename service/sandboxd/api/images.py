@@ -37,18 +37,32 @@ async def history(call: Call) -> web.StreamResponse:
     """GET /images/{name+}/history: newest first; only the top row has an id of its own."""
     image = call.engine.images.get(call.params["name"])
     steps = list(reversed(image.config.get("history") or [{}]))
+    sizes = _sizes(call, image, steps)
     rows = [
         {
             "Id": "<missing>" if at else image.id,
             "Created": _unix(step.get("created") or image.created),
             "CreatedBy": step.get("created_by", ""),
             "Tags": None if at else list(image.tags),
-            "Size": 0 if at else image.size,
+            "Size": sizes[at],
             "Comment": step.get("comment", ""),
         }
         for at, step in enumerate(steps)
     ]
     return json_reply(rows)
+
+
+def _sizes(call: Call, image: Image, steps: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The bytes of each step's layer, newest first; all with the first where steps and layers do
+    not match."""
+    filled = [at for at, step in enumerate(steps) if not step.get("empty_layer")]
+    sizes = [0] * len(steps)
+    if len(filled) != len(image.layers):
+        sizes[0] = image.size
+        return sizes
+    for at, layer in zip(filled, reversed(image.layers), strict=True):
+        sizes[at] = int(call.engine.store.layers.metadata(layer)["size"])
+    return sizes
 
 
 async def create(call: Call) -> web.StreamResponse:
