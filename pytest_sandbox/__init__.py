@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_sandbox.client.snapshot import Step as Step
     from pytest_sandbox.client.volume import Volume as Volume
     from pytest_sandbox.errors import BadRequest as BadRequest
+    from pytest_sandbox.errors import BuildFailed as BuildFailed
     from pytest_sandbox.errors import CannotEnforce as CannotEnforce
     from pytest_sandbox.errors import Conflict as Conflict
     from pytest_sandbox.errors import Forbidden as Forbidden
@@ -66,6 +67,7 @@ _HOMES = {
     "pytest_sandbox.client.volume": ("Volume",),
     "pytest_sandbox.errors": (
         "BadRequest",
+        "BuildFailed",
         "CannotEnforce",
         "Conflict",
         "Forbidden",

@@ -34,6 +34,7 @@ _COMMANDS = {
     "tag": ("images:tag", "Give an image another name."),
     "history": ("transfer:history", "List the steps that made an image."),
     "rmi": ("images:rm", "Remove images."),
+    "build": ("building:build", "Build an image from a Dockerfile."),
     "images": ("images:images", "List images."),
     "image": ("images:image", "Make, list and remove images."),
     "volume": ("volumes:volume", "Make, list and remove volumes."),

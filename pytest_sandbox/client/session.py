@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Self, Unpack
 
 from pytest_sandbox.autostart import Service
-from pytest_sandbox.client import images, pulls
+from pytest_sandbox.client import builds, images, pulls
 from pytest_sandbox.client.container import Container
 from pytest_sandbox.client.images import Progress
 from pytest_sandbox.client.lease import HEADER as LEASE_HEADER
@@ -177,6 +177,18 @@ class Client(SnapshotCalls, TransferCalls):
         request = pulls.pull_request(reference, platform, credentials)
         with self._transport.stream(request) as answer:
             return pulls.followed(answer, progress)
+
+    def build(
+        self, context: builds.Context = ".", **options: Unpack[builds.BuildOptions]
+    ) -> str:
+        """Build an image from a directory with a Dockerfile, or from a tar archive; its id.
+
+        Keywords: see BuildOptions. Raises BuildFailed (with the `exit_code`) for a command that
+        fails, BadRequest for a Dockerfile that is wrong, NoSuchImage.
+        """
+        request = builds.build_request(context, options)
+        with self._transport.stream(request) as answer:
+            return builds.followed(answer, options.get("progress"))
 
     def image_digest(self, reference: str) -> str:
         """The digest that an image's name stands for in its registry at this moment.
