@@ -42,6 +42,9 @@ class ContainerOptions(TypedDict, total=False):
     labels: Mapping[str, str]
     read_only: bool
     """A root file system that refuses writes; volumes and tmpfs stay writable."""
+    upper: str
+    """Where writes to the root go: `disk` for very many bytes, else the service's memory while the
+    container belongs to a lease."""
     tmpfs: Sequence[str] | Mapping[str, str]
     """Empty in-memory directories: paths, or path to options such as `"size=64m,mode=1777"`."""
     show: Sequence[str | os.PathLike[str]]
@@ -254,6 +257,7 @@ _CONFIG: _Fields = {
 _HOST_CONFIG: _Fields = {
     "volumes": ("Mounts", mounts),
     "read_only": ("ReadonlyRootfs", bool),
+    "upper": ("StorageOpt", lambda upper: {"upper": upper}),
     "tmpfs": ("Tmpfs", _tmpfs),
     "memory": ("Memory", bytes_of),
     "shm_size": ("ShmSize", bytes_of),

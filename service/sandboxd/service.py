@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from sandboxd import __version__, paths
 from sandboxd.errors import Conflict, HostLacks, SandboxError
-from sandboxd.linux import cgroup, idmap
+from sandboxd.linux import cgroup, idmap, mount
 from sandboxd.listener import listen
 from sandboxd.outer import enter, log_to_stderr
 
@@ -42,6 +42,8 @@ WARM_SLOTS: Final = 8
 _IDLE_LOOK: Final = 1.0
 _SNAPSHOT_LIFE: Final = 30 * 86400.0
 """Seconds for which a snapshot that no volume starts from is kept for the next test run."""
+_MEMORY_SHARE: Final = "25%"
+"""Of the machine's memory: what containers of leases can write to their roots, all together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,17 @@ def _allow_many_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _mount_memory(path: Path) -> None:
+    """A tmpfs in this mount namespace: in those of warm slots too, and nowhere else."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    strings = (("size", _MEMORY_SHARE), ("mode", "0700"))
+    fd = mount.new_filesystem("tmpfs", strings, (), mount.MOUNT_ATTR_NODEV)
+    try:
+        mount.move_mount(fd, str(path))
+    finally:
+        os.close(fd)
+
+
 class _Service:
     """The floors, built once, and the reasons for which the process ends."""
 
@@ -134,18 +147,22 @@ class _Service:
         from sandboxd.launcher.client import Launcher
 
         (self._root / "stage").mkdir(mode=0o700, exist_ok=True)
+        memory = self._path.parent / "memory"
+        _mount_memory(memory)
         # Before the first child: version 2 lets nobody share a cgroup with limits below it.
         self._cgroups = cgroup.claim(f"sandboxd-{zlib.crc32(bytes(self._root)):08x}")
-        launcher = await Launcher.spawn(self._ids, store=str(self._root), warm=WARM_SLOTS)
+        launcher = await Launcher.spawn(
+            self._ids, store=str(self._root), memory=str(memory), warm=WARM_SLOTS
+        )
         _allow_many_descriptors()
         try:
-            await self._with_floors(launcher, told)
+            await self._with_floors(launcher, memory, told)
         finally:
             await launcher.close()
         if self._failed:
             raise HostLacks("the launcher ended", launcher.lost.result(), "sandboxctl service logs")
 
-    async def _with_floors(self, launcher: Launcher, told: _Starter) -> None:
+    async def _with_floors(self, launcher: Launcher, memory: Path, told: _Starter) -> None:
         from sandboxd.api import serve as serve_api
         from sandboxd.api.surface import Activity
         from sandboxd.engine import Engine
@@ -165,6 +182,7 @@ class _Service:
             launcher,
             self._ids,
             root=self._root,
+            memory=memory,
             cgroups=self._cgroups,
         )
         await engine.start()

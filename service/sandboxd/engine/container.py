@@ -64,7 +64,9 @@ class Container:
     mounts: tuple[MountPoint, ...]
     created: int
     home: Path
-    """Where all containers have their directories."""
+    """Where all containers have their directories, or at least their logs."""
+    memory: Path | None = None
+    """Where it has its directory instead, in memory."""
     throwaway: bool = False
     """What it writes is gone when it ends: its upper directory is the warm slot's own tmpfs."""
     ephemeral: bool = False
@@ -104,7 +106,7 @@ class Container:
     @property
     def directory(self) -> Path:
         """Its upper directory and log, unless it is throwaway."""
-        return self.home / self.id
+        return (self.memory or self.home) / self.id
 
     @property
     def log_path(self) -> Path:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sandboxd.engine.configuration import parse
@@ -21,7 +22,7 @@ from sandboxd.engine.persistence import Persistence
 from sandboxd.engine.platforms import check_platform
 from sandboxd.engine.registry import Registry
 from sandboxd.engine.settings import MountRequest, Settings
-from sandboxd.errors import BadRequest, SandboxError
+from sandboxd.errors import BadRequest, CannotEnforce, SandboxError
 
 
 class Creation:
@@ -63,9 +64,10 @@ class Creation:
         if lease:
             lease.check()
         id = new_id()
-        name = self._registry.reserve(id, name)
         throwaway = throwaway or settings.host.auto_remove
         ephemeral = throwaway or lease is not None
+        memory = self._memory_for(settings, throwaway=throwaway, lease=lease)
+        name = self._registry.reserve(id, name)
         try:
             requests = self._requests(settings)
             mounts = await self._mounting.resolve(requests, image, lease=lease, ephemeral=ephemeral)
@@ -82,6 +84,7 @@ class Creation:
             mounts=mounts,
             created=time.time_ns(),
             home=self._floors.containers,
+            memory=memory,
             throwaway=throwaway,
             ephemeral=ephemeral,
             auto_remove=settings.host.auto_remove,
@@ -90,6 +93,18 @@ class Creation:
         self._introduce(container)
         self._events.publish("container", "create", id, container.attributes)
         return container
+
+    def _memory_for(
+        self, settings: Settings, *, throwaway: bool, lease: Lease | None
+    ) -> Path | None:
+        """Where its writes go in memory: those of a lease's container, while there is room."""
+        asked, memory = settings.host.upper, self._floors.memory
+        if asked == "memory" and lease is None:
+            why = "the container outlives the service, and its memory does not"
+            raise CannotEnforce("StorageOpt upper=memory", why, "make it under a lease")
+        if throwaway or lease is None or asked == "disk":
+            return None
+        return memory.containers if asked == "memory" or memory.has_room() else None
 
     def _requests(self, settings: Settings) -> tuple[MountRequest, ...]:
         host = settings.host

@@ -24,6 +24,7 @@ from sandboxd.engine.leases import Lease, Leases
 from sandboxd.engine.lifecycle import Lifecycle
 from sandboxd.engine.limits import Limiter
 from sandboxd.engine.listing import Listing, count
+from sandboxd.engine.memory import Memory
 from sandboxd.engine.mounting import Mounting
 from sandboxd.engine.persistence import Persistence
 from sandboxd.engine.pruning import prune
@@ -58,16 +59,26 @@ class Engine:
         idmap: IdMap,
         *,
         root: Path,
+        memory: Path,
         cgroups: Subtree | None = None,
     ) -> None:
-        """`root` is the state root, `cgroups` a subtree claimed before the launcher was forked."""
+        """`root` is the state root; `memory` a tmpfs that warm slots see, and `cgroups` a subtree:
+        both were made before the launcher was forked."""
         self.store, self.images, self.volumes = store, images, volumes
         self.events = Events()
         self._launcher = launcher
         self._info = {"DockerRootDir": str(root)}
         self._status = {"Root": str(root), "IdMap": f"{idmap.kind} ({idmap.size} ids)"}
         rlimits = default_rlimits(idmap)
-        floors = Floors(store, images, volumes, launcher, rlimits, root / "containers")
+        floors = Floors(
+            store,
+            images,
+            volumes,
+            launcher,
+            rlimits,
+            root / "containers",
+            Memory(memory, store),
+        )
         registry, mounting, limiter = Registry(), Mounting(floors), Limiter(cgroups)
         self._persistence = written = Persistence(floors)
         self._registry = registry

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sandboxd.engine.memory import Memory
     from sandboxd.images import Images
     from sandboxd.launcher.client import Launcher
     from sandboxd.store import Store
@@ -25,3 +26,4 @@ class Floors:
     """Limits of every container that sets none of the same name: (name, soft, hard)."""
     containers: Path
     """The directory for what containers leave on disk."""
+    memory: Memory

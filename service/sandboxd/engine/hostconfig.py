@@ -49,6 +49,7 @@ def parse_host(host: Fields) -> HostSettings:
         console_size=_console_size(host),
         log_limit=_log_limit(host.object("LogConfig")),
         limits=_limits(host),
+        upper=_upper(host.labels("StorageOpt")),
         show=_shown(host.texts("SandboxShow")),
     )
 
@@ -71,6 +72,16 @@ _HARMLESS_SECURITY: Final = frozenset(
     {("apparmor", "unconfined"), ("label", "disable"), ("seccomp", "builtin")}
 )
 """They ask for less than there is: neither AppArmor nor SELinux confines a container here."""
+
+
+def _upper(options: dict[str, str]) -> str:
+    for name in options.keys() - {"upper"}:
+        why, mend = "the writable layer has no quota", "a tmpfs or volume with a size"
+        raise CannotEnforce(f"StorageOpt {name}", why, mend)
+    upper = options.get("upper", "")
+    if upper not in ("", "disk", "memory"):
+        raise BadRequest(f"invalid storage option upper={upper!r}", "it is disk or memory")
+    return upper
 
 
 def _capabilities(add: tuple[str, ...], drop: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -107,7 +107,7 @@ class Lifecycle:
         if container.keeps_writes:
             os.makedirs(container.upper, 0o700, exist_ok=True)
             # The kernel refuses a work directory that a volatile mount left.
-            self._floors.store.discard(container.upper / "w")
+            self._floors.memory.discard(container.upper / "w")
         return rootfs_of(container, self._floors.images)
 
     def _started(self, container: Container, program: Program) -> None:

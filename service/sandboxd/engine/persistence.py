@@ -27,6 +27,7 @@ class Persistence:
     def __init__(self, floors: Floors) -> None:
         self._rows = floors.store.database.containers
         self._store = floors.store
+        self._memory = floors.memory
         self._directory = floors.containers
 
     def write(self, container: Container) -> None:
@@ -40,7 +41,7 @@ class Persistence:
             with self._store.database.releasing():
                 self._rows.delete(container.id)
         if not container.throwaway:
-            self._store.discard(container.directory)
+            self._memory.discard(container.directory)
 
     def restore(self) -> Iterator[Container]:
         """The containers of an earlier service, none of them running any more.

@@ -42,7 +42,6 @@ _FIELDS: tuple[Refusal, ...] = (
     Refusal("Devices", _RAW_DEVICE),
     Refusal("DeviceRequests", _RAW_DEVICE),
     Refusal("DeviceCgroupRules", _RAW_DEVICE),
-    Refusal("StorageOpt", "the writable layer has no quota", mend="a tmpfs or volume with a size"),
     Refusal("Runtime", "there is one runtime", frozenset({"runc", "sandboxd"})),
     Refusal("OomKillDisable", "memory.max always ends in a kill"),
     Refusal("MemoryReservation", _NO_CONTROLLER, mend="--memory"),

@@ -81,6 +81,8 @@ class HostSettings:
     log_limit: int = 0
     """Bytes; zero is the default. -1: no log at all."""
     limits: Limits = Limits()
+    upper: str = ""
+    """Where writes to its root go: `disk`, `memory`, or wherever it is best."""
     show: tuple[str, ...] = ()
     """Host paths that the image `host` shows read-only."""
 

@@ -60,15 +60,16 @@ class Launcher:
         self.lost: asyncio.Future[str] = loop.create_future()
 
     @classmethod
-    async def spawn(cls, idmap: IdMap, *, store: str, warm: int = 4) -> Self:
+    async def spawn(cls, idmap: IdMap, *, store: str, memory: str, warm: int = 4) -> Self:
         """Start the fork server in namespaces of its own and order the first warm slots.
 
-        The calling process must be in the outer user namespace. `store` is the state root, which
-        holds every layer and upper directory; an empty directory `stage` in it must exist.
+        The calling process must be in the outer user namespace. Layers and upper directories lie
+        in `store`, the state root, where an empty directory `stage` must exist, and in `memory`,
+        which may be a mount but not below `store`.
         Raises HostLacks when a slot cannot be made.
         """
         ours, theirs = wire.pair()
-        arguments = (store, *idmap.nested())
+        arguments = (store, memory, *idmap.nested())
         try:
             pid, descriptor = namespaces.fork_into(_OUTER)
             if pid == 0:

@@ -39,9 +39,11 @@ class Child(NamedTuple):
 class ForkServer:
     """One loop over the service's socket and a pidfd for each child."""
 
-    def __init__(self, service: socket.socket, store: str, maps: tuple[str, str]) -> None:
+    def __init__(
+        self, service: socket.socket, places: tuple[str, str], maps: tuple[str, str]
+    ) -> None:
         self._service = service
-        self._store = store
+        self._places = places
         self._uid_map, self._gid_map = maps
         self._single_id = maps[0].split() == ["0", "0", "1"]
         self._own_pids = namespaces.open_namespace("self", "pid")
@@ -99,7 +101,7 @@ class ForkServer:
         self, token: int, kind: slot.SlotKind, host: tuple[Any, ...] | None = None
     ) -> None:
         root = None if host is None else HostRoot(*host)
-        work = slot.SlotWork(kind, self._store, self._single_id, root)
+        work = slot.SlotWork(kind, *self._places, self._single_id, root)
         ours, theirs = wire.pair()
         try:
             pid, pidfd = namespaces.fork_into(namespaces.CONTAINER)
@@ -187,8 +189,8 @@ class ForkServer:
             os.close(self._left.pop())
 
 
-def main(service_fd: int, store: str, uid_map: str, gid_map: str) -> NoReturn:
-    """Entry of the fork server's interpreter; `store` is the state root."""
+def main(service_fd: int, store: str, memory: str, uid_map: str, gid_map: str) -> NoReturn:
+    """Entry of the fork server's interpreter; `store` and `memory` as in `Launcher.spawn`."""
     own_process.set_name("sandbox-launch")
     own_process.prctl(own_process.PR_SET_DUMPABLE, 0)
     os.umask(0)
@@ -197,4 +199,4 @@ def main(service_fd: int, store: str, uid_map: str, gid_map: str) -> NoReturn:
     gc.disable()
     gc.freeze()
     service = socket.socket(fileno=service_fd)
-    ForkServer(service, store, (uid_map, gid_map)).serve()
+    ForkServer(service, (store, memory), (uid_map, gid_map)).serve()

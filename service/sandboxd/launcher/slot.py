@@ -27,10 +27,11 @@ The first two have left the host's tree when the request comes; the last still s
 
 
 class SlotWork(NamedTuple):
-    """What a slot is made for: where the store is, and for `host` its root."""
+    """What a slot is made for: where layers and uppers lie, and for `host` its root."""
 
     kind: SlotKind
     store: str
+    memory: str
     single_id: bool
     host: HostRoot | None = None
 
@@ -96,8 +97,9 @@ def prepare_in_child(work: SlotWork) -> Stage:
     for name in ("proc", "sys", "dev"):
         stage.parts[name] = mount.open_tree(f"{path}/{name}", clone=False)
     if work.kind == "image":
-        os.makedirs(f"{base}{work.store}")
-        mount.mount(work.store, f"{base}{work.store}", "", mount.MS_BIND)
+        for shown in (work.store, work.memory):
+            os.makedirs(f"{base}{shown}", exist_ok=True)
+            mount.mount(shown, f"{base}{shown}", "", mount.MS_BIND)
     if work.host is not None:
         for operation in rootfs.plan_host(work.host, None):
             operation.execute(stage)

@@ -106,17 +106,20 @@ def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
     os.umask(0o077)
     idmap.enter_outer_namespace(ids)
     root, runtime = base / "state", base / "run"
-    for path in (root, root / "stage", runtime):
+    memory = base / "memory"
+    for path in (root, root / "stage", memory, runtime):
         path.mkdir(mode=0o700)
 
     @asynccontextmanager
     async def floors() -> Any:
         groups = cgroup.claim(f"sandboxd-test-{os.getpid()}")
-        launcher = await Launcher.spawn(ids, store=str(root), warm=2)
+        launcher = await Launcher.spawn(ids, store=str(root), memory=str(memory), warm=2)
         store = Store(root, ids)
         volumes = Volumes(store, ids, runtime)
         images = Images(store, ids, hide=[str(root), str(runtime)])
-        engine = Engine(store, images, volumes, launcher, ids, root=root, cgroups=groups)
+        engine = Engine(
+            store, images, volumes, launcher, ids, root=root, memory=memory, cgroups=groups
+        )
         await engine.start()
         try:
             yield Bench(engine, base, ids, floors)

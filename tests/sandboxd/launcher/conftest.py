@@ -76,6 +76,7 @@ def bench(
     ids = idmap.single() if request.param == "single" else idmap.choose()
     yield lambda scenario: in_child(partial(_run, base, ids, busybox_tar, scenario))
     shutil.rmtree(base, ignore_errors=True)
+    shutil.rmtree(base.with_name(f"{base.name}-memory"), ignore_errors=True)
 
 
 def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
@@ -84,10 +85,12 @@ def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
     tree, stage = base / "tree", base / "stage"
     tree.mkdir(mode=0o755)
     stage.mkdir()
+    memory = base.with_name(f"{base.name}-memory")
+    memory.mkdir()
     subprocess.run(["tar", "-xf", tar, "-C", tree, "--no-same-owner"], check=True)
 
     async def whole() -> Any:
-        launcher = await Launcher.spawn(ids, store=str(base), warm=2)
+        launcher = await Launcher.spawn(ids, store=str(base), memory=str(memory), warm=2)
         try:
             return await scenario(Bench(launcher, tree, ids))
         finally:
