@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -14,8 +14,9 @@ from pytest_sandbox.call_site import CallSite
 from pytest_sandbox.client.options import ContainerOptions, create_body
 from pytest_sandbox.client.volume import Volume
 from pytest_sandbox.launch import Launch, Listener
-from pytest_sandbox.marker import marked
-from pytest_sandbox.options import options_of
+from pytest_sandbox.marker import Marked, marked
+from pytest_sandbox.options import Options, options_of
+from pytest_sandbox.suite import Suite
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.container import Container
@@ -56,9 +57,22 @@ class ContainerPlan:
             ):
                 raise TypeError(f"container: ready: {condition!r} is no port, path or function")
 
+    @property
+    def purpose(self) -> str:
+        return "container"
+
+    @property
+    def fixtures(self) -> Iterable[str]:
+        mounted = self.volumes.values()
+        return [each for each in mounted if isinstance(each, str) and not _is_host_path(each)]
+
+    def images(self, asked: Marked, options: Options) -> Iterable[str]:
+        return [asked.image or self.image or options.image]
+
     def start(self, request: pytest.FixtureRequest, client: Client) -> Container:
         """The container, started and ready; it goes with the fixture of `request`."""
         asked, options = marked(request.node), options_of(request.config)
+        (image,) = self.images(asked, options)
         wanted: ContainerOptions = {
             "hostname": request.fixturename,
             **self.options,  # type: ignore[typeddict-item]
@@ -69,7 +83,7 @@ class ContainerPlan:
         launch = Launch(
             client,
             lifecycle.unique_name(request.fixturename),
-            create_body(asked.image or self.image or options.image, self.command, wanted),
+            create_body(Suite.of(request.config).use(image), self.command, wanted),
             listeners=[each for each in self.ready if isinstance(each, int | str)],
             timeout=asked.timeout or self.timeout or options.timeout,
         )

@@ -29,6 +29,7 @@ from pytest_sandbox import lifecycle
 from pytest_sandbox.call_site import CallSite
 from pytest_sandbox.container_plan import ContainerPlan, Ready, Source
 from pytest_sandbox.manners import explained
+from pytest_sandbox.planned import planned
 from pytest_sandbox.volume_plan import Content, VolumePlan, as_commands
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def container(
         CallSite.of_caller(),
     )
 
+    @planned(lambda: plan)
     def fixture(request: pytest.FixtureRequest, sandbox: Client) -> Container:
         with explained(request.config):
             return plan.start(request, sandbox)
@@ -127,6 +129,7 @@ def volume(
         CallSite.of_caller(),
     )
 
+    @planned(lambda: plan)
     def fixture(request: pytest.FixtureRequest, sandbox: Client) -> Volume:
         with explained(request.config):
             made = plan.make(sandbox, request.config)

@@ -37,6 +37,10 @@ class Options(NamedTuple):
     """A repository in a registry where snapshots are looked for before they are built."""
     snapshot_cache_push: bool
     """Store there what is built here."""
+    prefetch: bool
+    """Fetch the images that the tests need before the first of them."""
+    offline: bool
+    """Fetch none, and run nothing when one is missing."""
 
 
 class Setting(NamedTuple):
@@ -146,7 +150,23 @@ SETTINGS = (
         False,
         ini_type="bool",
     ),
+    Setting(
+        "prefetch",
+        "Fetch the images that the tests need before the first test; it is the default",
+        _switch,
+        True,
+        ini_type="bool",
+    ),
+    Setting(
+        "offline",
+        "Fetch no image: name those that are missing and run nothing",
+        _switch,
+        False,
+        ini_type="bool",
+    ),
 )
+
+LOCK_FLAG = "--sandbox-lock"
 
 _OPTIONS = pytest.StashKey[Options]()
 
@@ -170,6 +190,11 @@ def add_options(parser: pytest.Parser) -> None:
         else:
             group.addoption(setting.flag, default=None, metavar=setting.metavar, help=setting.help)
         parser.addini(setting.ini, setting.help, type=_known_type(setting.ini_type), default=None)
+    group.addoption(
+        LOCK_FLAG,
+        action="store_true",
+        help="Pin the images of the collected tests to digests in sandbox.lock; run nothing",
+    )
 
 
 def _known_type(ini_type: IniType) -> IniType:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_sandbox import hookspecs
-from pytest_sandbox.options import add_options, options_of
+from pytest_sandbox.options import LOCK_FLAG, add_options, options_of
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.session import Client
@@ -56,6 +56,36 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
 
             refuse_bad_marker(item)
     return made
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """To pin images, the tests are collected once, in this process."""
+    if config.getoption(LOCK_FLAG) and config.pluginmanager.has_plugin("xdist"):
+        config.option.numprocesses, config.option.dist, config.option.tx = 0, "no", []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Now the images of the run are known: see pytest_sandbox.suite."""
+    config, lock = session.config, session.config.getoption(LOCK_FLAG)
+    if session.testsfailed or (config.option.collectonly and not lock):
+        return
+    from pytest_sandbox.needs import has_plans
+
+    if lock:
+        from pytest_sandbox.suite import write_lock
+
+        write_lock(session)
+    elif any(map(has_plans, session.items)):
+        from pytest_sandbox.suite import collection_finished
+
+        collection_finished(session)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    return True if session.config.getoption(LOCK_FLAG) and not session.testsfailed else None
 
 
 @pytest.fixture(scope="session")

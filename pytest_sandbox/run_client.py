@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from pytest_sandbox.autostart import Service
@@ -17,8 +17,13 @@ from pytest_sandbox.options import Options
 class RunClient(Client):
     """Shows what the options show, and knows what was made through it and what is leaving."""
 
-    def __init__(self, options: Options, label: str) -> None:
+    def __init__(
+        self, options: Options, label: str, named: Callable[[str], str] = lambda image: image
+    ) -> None:
+        """`named` says what to ask the service for instead of an image: what it is pinned to."""
         super().__init__(Service(options.host), label=label)
+        self.pulls_missing = not options.offline
+        self._named = named
         self.made: set[str] = set()
         """Ids of the containers that tests made by hand, gone or not."""
         self.departures = Departures(self)
@@ -34,7 +39,7 @@ class RunClient(Client):
         **options: Unpack[ContainerOptions],
     ) -> RunResult:
         options["show"] = [*self._show, *options.get("show", ())]
-        return super().run(image, args, stdin=stdin, timeout=timeout, **options)
+        return super().run(self._named(image), args, stdin=stdin, timeout=timeout, **options)
 
     def container(
         self,
@@ -45,7 +50,7 @@ class RunClient(Client):
         **options: Unpack[ContainerOptions],
     ) -> Container:
         options["show"] = [*self._show, *options.get("show", ())]
-        return super().container(image, args, name=name, **options)
+        return super().container(self._named(image), args, name=name, **options)
 
     def create_container(self, body: Mapping[str, Any], *, name: str | None = None) -> Container:
         container = super().create_container(body, name=name)

@@ -14,13 +14,14 @@ from pytest_sandbox.options import options_of
 from pytest_sandbox.run_client import RunClient
 from pytest_sandbox.service_process import ServiceProcess, signal_name
 from pytest_sandbox.snapshot_cache import use_snapshot_cache
+from pytest_sandbox.suite import Suite
 
 
 class SandboxRun:
     """The client and the service's process, as one pytest process knows them."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.client = RunClient(options_of(config), _label(config))
+        self.client = RunClient(options_of(config), _label(config), Suite.of(config).named)
         use_snapshot_cache(self.client, config)
         self._service: ServiceProcess | None = None
         self.service_log = ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_sandbox.call_site import CallSite
-from pytest_sandbox.options import options_of
+from pytest_sandbox.marker import Marked
+from pytest_sandbox.options import Options, options_of
+from pytest_sandbox.suite import Suite
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.session import Client
@@ -50,6 +52,19 @@ class VolumePlan:
         if not self.target.startswith("/"):
             raise ValueError(f"volume: target {self.target!r} is not an absolute path")
 
+    @property
+    def purpose(self) -> str:
+        return "recipe of volume"
+
+    @property
+    def fixtures(self) -> Iterable[str]:
+        return ()
+
+    def images(self, asked: Marked, options: Options) -> Iterable[str]:
+        if self.recipe is not None:
+            return [self.recipe.image]
+        return [self.image or options.image] if self.files or self.commands else []
+
     def make(self, client: Client, config: pytest.Config) -> Volume:
         """A fresh volume. What fills it is read and sent to the service once per run."""
         if self.snapshot is not None:
@@ -59,7 +74,8 @@ class VolumePlan:
         known = config.stash.setdefault(_SNAPSHOTS, {})
         if self not in known:
             recipe = self.recipe or self._recipe(self.image or options_of(config).image)
-            known[self] = client.snapshot(recipe)
+            pinned = replace(recipe, image=Suite.of(config).use(recipe.image))
+            known[self] = client.snapshot(pinned)
         return client.volume(snapshot=known[self])
 
     def _recipe(self, image: str) -> Recipe:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_sandbox.client.images import progress_entries
-from pytest_sandbox.client.targets import with_query
+from pytest_sandbox.client.targets import image_part, with_query
 from pytest_sandbox.client.transport import Request
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ def pull_request(reference: str, platform: str | None, credentials: Credentials 
     query = {"fromImage": reference, "platform": platform}
     headers = registry_headers(reference, credentials)
     return Request("POST", with_query("/images/create", query), b"", headers)
+
+
+def look_up_request(reference: str) -> Request:
+    """GET /distribution/{name}/json, which asks the registry and fetches no image."""
+    headers = registry_headers(reference)
+    return Request("GET", f"/distribution/{image_part(reference)}/json", b"", headers)
 
 
 def registry_headers(reference: str, credentials: Credentials | None = None) -> dict[str, str]:

@@ -28,7 +28,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     """Runs without any setting of the outer run."""
     for name in ("HOST", "IMAGE", "TIMEOUT", "LOG_LINES", "SHOW", "SKIP_UNAVAILABLE"):
         monkeypatch.delenv(f"SANDBOX_{name}", raising=False)
-    for name in ("SNAPSHOT_CACHE", "SNAPSHOT_CACHE_PUSH"):
+    for name in ("SNAPSHOT_CACHE", "SNAPSHOT_CACHE_PUSH", "PREFETCH", "OFFLINE"):
         monkeypatch.delenv(f"SANDBOX_{name}", raising=False)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makeini(INI)

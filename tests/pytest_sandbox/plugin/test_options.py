@@ -19,7 +19,7 @@ def resolve(inner: pytest.Pytester) -> Resolve:
 
 
 def test_defaults(resolve: Resolve) -> None:
-    assert resolve() == Options(None, "host", 30.0, 50, (), False)
+    assert resolve() == Options(None, "host", 30.0, 50, (), False, None, False, True, False)
 
 
 @pytest.mark.parametrize(
