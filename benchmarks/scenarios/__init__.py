@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 from benchmarks.bench import Bench
 from benchmarks.result import Result
-from benchmarks.scenarios import crowd, database, lifecycle, one_shot, plugin_load, sequential
+from benchmarks.scenarios import (
+    commit,
+    crowd,
+    database,
+    lifecycle,
+    one_shot,
+    plugin_load,
+    sequential,
+)
 
 SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "one-shot": one_shot.measure,
@@ -15,4 +23,5 @@ SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "sequential": sequential.measure,
     "crowd": crowd.measure,
     "plugin-load": plugin_load.measure,
+    "commit": commit.measure,
 }

@@ -110,7 +110,7 @@ def _copy(upper: Path, staged: Path) -> Path:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         source_fd, target_fd = os.open(upper, flags), os.open(target, flags)
         try:
-            copy_tree((source_fd,), target_fd, as_upper=True)
+            copy_tree((source_fd,), target_fd, as_upper=True, write_back=True)
         finally:
             os.close(source_fd)
             os.close(target_fd)

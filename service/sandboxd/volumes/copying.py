@@ -15,6 +15,7 @@ from typing import Final
 
 from sandboxd.errors import BadRequest
 from sandboxd.linux.xattrs import ORIGIN
+from sandboxd.store.durable import begin_writing_back
 from sandboxd.store.trees import OPAQUE, OVERFLOW_ID, is_whiteout
 from sandboxd.volumes.union import Stack, descended, entries
 
@@ -22,6 +23,7 @@ FICLONE: Final = 0x40049409
 """ioctl_ficlone(2), on x86 and ARM."""
 _CAPABILITIES: Final = "security.capability"
 _DEPTH_MAX: Final = 400
+_LARGE: Final = 256 << 10
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_SHARING: Final = (
@@ -36,20 +38,27 @@ _NO_SHARING: Final = (
 
 
 def copy_tree(
-    source: Stack, target: int, *, as_upper: bool = False, of_machine: bool = False
+    source: Stack,
+    target: int,
+    *,
+    as_upper: bool = False,
+    of_machine: bool = False,
+    write_back: bool = False,
 ) -> None:
     """Fill the empty directory `target` with what `source`, a merged directory, shows.
 
     `as_upper` copies an overlay's upper directory as it is, whiteouts and opaque marks included.
     `of_machine` says that the id map may lack the owners of the source: they become 0. What this
-    user may not read is left out.
+    user may not read is left out. With `write_back` the disk begins with large files at once, for a
+    copy that is to be made durable.
     """
-    _Copy(target, as_upper, of_machine).directory(source, target, "", 0)
+    _Copy(target, as_upper, of_machine, write_back).directory(source, target, "", 0)
 
 
 class _Copy:
-    def __init__(self, root: int, as_upper: bool, of_machine: bool) -> None:
+    def __init__(self, root: int, as_upper: bool, of_machine: bool, write_back: bool) -> None:
         self._root, self._as_upper, self._of_machine = root, as_upper, of_machine
+        self._write_back = write_back
         self._copied: dict[tuple[int, int], str] = {}
 
     def directory(self, source: Stack, target: int, prefix: str, depth: int) -> None:
@@ -117,7 +126,10 @@ class _Copy:
         try:
             copy = os.open(name, _NEW, 0o600, dir_fd=target)
             try:
-                _copy_data(source, copy, os.fstat(source).st_size)
+                size = os.fstat(source).st_size
+                _copy_data(source, copy, size)
+                if self._write_back and size >= _LARGE:
+                    begin_writing_back(copy)
                 self._set(source, copy, status)
             finally:
                 os.close(copy)
