@@ -108,6 +108,12 @@ class SeedServiceFiles(NamedTuple):
         for file in self.files:
             _write(f"{upper}{file.path}", file.content)
 
+    def withdraw(self, stage: Stage) -> None:
+        """Take the files away again, after a rehearsal."""
+        upper, _ = stage.writable(None)
+        for file in self.files:
+            os.unlink(f"{upper}{file.path}")
+
     def describe(self) -> str:
         return f"files of the service: {', '.join(file.path for file in self.files)}"
 

@@ -32,6 +32,11 @@ def rehearse_in_child(stage: Stage, *, single_id: bool) -> None:
     for operation in rootfs.plan(spec):
         if isinstance(operation, (operations.StackLayers, operations.ServiceFile)):
             operation.execute(scene)
+    in_memory = spec._replace(rootfs=spec.rootfs._replace(upper=None))
+    for operation in rootfs.plan(in_memory):
+        if isinstance(operation, operations.SeedServiceFiles):
+            operation.execute(scene)
+            operation.withdraw(scene)
     entry.rehearse_in_child(spec.process, scene.root, single_id=single_id)
     os.close(scene.root)
 

@@ -59,14 +59,15 @@ class Stage:
         return self._root
 
     def writable(self, upper: str | None) -> tuple[str, str]:
-        """The upper and work directories: on disk below `upper`, or on this tmpfs."""
-        base = self.path if upper is None else upper
+        """The upper and work directories: below `upper`, or those made ahead on this tmpfs."""
+        if upper is None:
+            return f"{self.path}/u", f"{self.path}/w"
         for name in ("u", "w"):
             try:
-                os.mkdir(f"{base}/{name}", 0o755)
+                os.mkdir(f"{upper}/{name}", 0o755)
             except FileExistsError:
                 pass
-        return f"{base}/u", f"{base}/w"
+        return f"{upper}/u", f"{upper}/w"
 
 
 class Operation(Protocol):
