@@ -57,10 +57,13 @@ def parse(body: Mapping[str, Any], image: Mapping[str, Any]) -> Settings:
 
 
 def _command(fields: Fields, defaults: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Entrypoint and command. An entrypoint of the body drops the image's command, `[""]` both."""
+    """Entrypoint and command. An entrypoint of the body drops the image's command, `[""]` both;
+    an empty one drops the image's entrypoint alone, and null nothing, as in moby's daemon/commit.go.
+    """
     entrypoint, command = fields.command("Entrypoint"), fields.command("Cmd")
     if not entrypoint:
-        entrypoint = () if fields.get("Entrypoint") == "" else defaults.command("Entrypoint")
+        kept = fields.get("Entrypoint") is None
+        entrypoint = defaults.command("Entrypoint") if kept else ()
         command = command or defaults.command("Cmd")
     elif entrypoint == ("",):
         entrypoint = ()

@@ -86,6 +86,9 @@ def test_what_the_body_says_wins_and_maps_add_up() -> None:
         ({"Entrypoint": ["/own"], "Cmd": ["x"]}, ("/own", "x")),
         ({"Entrypoint": [""], "Cmd": ["x"]}, ("x",)),
         ({"Entrypoint": "", "Cmd": ["x"]}, ("x",)),
+        ({"Entrypoint": [], "Cmd": ["x"]}, ("x",)),
+        ({"Entrypoint": []}, ("serve",)),
+        ({"Entrypoint": None, "Cmd": ["x"]}, ("/entry", "x")),
     ],
 )
 def test_entrypoint_and_command(body: dict[str, Any], args: tuple[str, ...]) -> None:
