@@ -121,6 +121,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "needs_skopeo": _command("skopeo"),
     "needs_podman": _command("podman"),
     "needs_umoci": _command("umoci"),
+    "needs_openssl": _command("openssl"),
     "needs_dockerd": _dockerd,
 }
 

@@ -60,8 +60,8 @@ def serve(options: Options) -> int:
     try:
         with contextlib.ExitStack() as stack:
             root = paths.private_directory(paths.state_root())
-            settings = _settings(options)
-            socks, shown = _listeners(options, settings, stack)
+            settings = settings_of(options)
+            socks, shown = listeners(options, settings, stack)
             ids = enter(options.idmap)
             asyncio.run(_run(root, ids, socks, settings, shown, options.ready_fd))
     except SandboxError as error:
@@ -101,7 +101,8 @@ def _tell(fd: int | None, line: str) -> None:
         os.close(fd)
 
 
-def _settings(options: Options) -> Settings:
+def settings_of(options: Options) -> Settings:
+    """Raises BadRequest for files that cannot be used, and for an address that is none."""
     from sandboxd.registry_server import Access, Settings
 
     access = Access.load(
@@ -125,7 +126,7 @@ def _tls(options: Options) -> ssl.SSLContext | None:
     return context
 
 
-def _listeners(
+def listeners(
     options: Options, settings: Settings, stack: contextlib.ExitStack
 ) -> tuple[Sequence[socket.socket], str]:
     """Bound sockets, and what a client calls them.

@@ -1,4 +1,4 @@
-"""distribution-spec v1.1.0, "Pushing blobs": each way of it, and each way in which it goes wrong."""
+"""distribution-spec v1.1.0, "Pushing blobs": each way of it, and each way to go wrong."""
 
 from __future__ import annotations
 
