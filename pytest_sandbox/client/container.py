@@ -221,8 +221,8 @@ class Container:
 
         `changes` are Dockerfile lines such as `CMD ["sh"]`. Its processes are stopped while its
         files are copied, unless `pause` is false. With `epoch`, seconds since 1970, nothing in the
-        image is later, and equal changes give equal images. Conflict where its writes are in memory
-        only, Forbidden for the image `host`.
+        image is later, and equal changes give equal images. An image of a container of `host` lies
+        on this machine's root and stays on it. Conflict for one that was made with `auto_remove`.
         """
         query = {
             "container": self.id,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.conftest import Service
 
 
-def _commands_called(name: str) -> list[str]:
+def commands_called(name: str) -> list[str]:
     """Every different program of this name on PATH: CLIs of several ages may be installed."""
     found = (Path(directory) / name for directory in os.get_exec_path())
     return sorted({str(path.resolve()): str(path) for path in found if path.exists()}.values())
@@ -113,7 +113,7 @@ class Terminal:
         return self.process.wait(timeout=30)
 
 
-@pytest.fixture(params=_commands_called("docker") or ["docker"])
+@pytest.fixture(params=commands_called("docker") or ["docker"])
 def docker(request: pytest.FixtureRequest, service: Service, tmp_path: Path) -> Docker:
     return Docker(request.param, service.host, tmp_path / "config")
 

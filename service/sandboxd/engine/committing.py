@@ -1,8 +1,9 @@
 """A container's changes: shown, and made an image.
 
 What a container has written lies in its upper directory, unless it was created with --rm: then in
-memory that only its own mounts reach, and it can be neither compared nor committed. The image
-`host` is this machine, so that a layer on top of it would be an image of nothing.
+memory that only its own mounts reach, and it can be neither compared nor committed. A commit of one
+that was made from the image `host` gives an image on this machine's own root, as a build FROM host
+does: what the container wrote below the top-level directories that it shares with the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sandboxd.engine.container import Container
 from sandboxd.engine.freezing import frozen
 from sandboxd.engine.inspection import config_of
-from sandboxd.errors import Conflict, Forbidden, SandboxError
+from sandboxd.errors import Conflict, SandboxError
 from sandboxd.threads import in_thread
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ async def commit(engine: Engine, container: Container, options: CommitOptions) -
     """A new image: the container's own and, on top, a layer of what it has changed.
 
     Its processes are stopped while its files are copied, unless `pause` is false. Raises Conflict
-    where its writes are not on disk, Forbidden for the image `host`, BadRequest, NoSpace.
+    where its writes go with its end, BadRequest, NoSpace.
     """
     from sandboxd.images.changes import apply_changes
 
     parent = engine.images.get(container.image)
-    _refuse("commit", container, parent)
+    _refuse("commit", container)
     own = {
         **config_of(container),
         "Shell": container.image_config.get("Shell"),
@@ -77,16 +78,27 @@ def changes(engine: Engine, container: Container) -> Sequence[Change]:
     from sandboxd.images.upper_changes import changes as changes_of
 
     image = engine.images.get(container.image)
-    _refuse("diff", container, image)
-    return changes_of(container.upper / "u", engine.images.lowers(image))
+    _refuse("diff", container)
+    found = changes_of(container.upper / "u", _lowers(engine, image))
+    if not (image.is_host or image.on_host):
+        return found
+    # The launcher makes the top-level directories there, whether anything is written to them.
+    inside = {each.path.split("/", 2)[1] for each in found if each.path.count("/") > 1}
+    return [each for each in found if each.path.count("/") > 1 or each.path[1:] in inside]
 
 
-def _refuse(action: str, container: Container, image: Image) -> None:
-    what = f"{action} container {container.name}"
-    if image.is_host:
-        mend = "write a Dockerfile with FROM host, or start from an image of its own"
-        raise Forbidden(what, "its image host is this machine, no layers to add one to", mend)
+def _lowers(engine: Engine, image: Image) -> tuple[Path, ...]:
+    """The directories below the container's upper one, topmost first."""
+    if not (image.is_host or image.on_host):
+        return engine.images.lowers(image)
+    layers = tuple(engine.store.layers.path(layer) for layer in image.stack)
+    host = engine.images.lowers(engine.images.get("host"))
+    return (*layers, *(host or (Path("/"),)))
+
+
+def _refuse(action: str, container: Container) -> None:
     if container.throwaway:
+        what = f"{action} container {container.name}"
         why = "what it writes is in memory and goes with its end (--rm)"
         raise Conflict(what, why, "run it without --rm")
 
@@ -131,7 +143,7 @@ def _published(
     from sandboxd.images.upper import adopt_upper
 
     store: Store = engine.store
-    lowers = engine.images.lowers(parent)
+    lowers = _lowers(engine, parent)
     layer = None
     if upper is not None:
         layer = adopt_upper(store, store.idmap, upper, lowers, clamp=options.clamp)

@@ -52,7 +52,8 @@ class Committed:
         layers = (*self.parent.layers, *((self.layer,) if self.layer else ()))
         for layer in layers:
             bench.has(layer)
-        yield Arrival(self._document(layers), layers, self.names)
+        on_host = self.parent.is_host or self.parent.on_host
+        yield Arrival(self._document(layers), layers, self.names, on_host=on_host)
 
     def _document(self, layers: tuple[str, ...]) -> bytes:
         created = datetime.fromtimestamp(self.moment, UTC).isoformat().replace("+00:00", "Z")

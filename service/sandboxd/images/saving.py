@@ -174,10 +174,12 @@ def encoded(document: Any) -> bytes:
 
 
 def refuse_host(action: str, image: Image) -> None:
-    """Raises Forbidden for the image `host`, which exists on this machine only."""
-    if image.is_host:
+    """Raises Forbidden for the image `host`, and for those that lie on this machine's root."""
+    if image.is_host or image.on_host:
+        what = f"{action} image {'host' if image.is_host else image.id[:19]}"
+        why = "it is this machine's own root" if image.is_host else "it lies on this machine's root"
         mend = "make an image of files: sandboxctl image import ROOTFS.tar NAME"
-        raise Forbidden(f"{action} image host", "it is this machine's own root", mend)
+        raise Forbidden(what, why, mend)
 
 
 def _blob_name(digest: str) -> str:
