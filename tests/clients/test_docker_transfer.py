@@ -121,7 +121,7 @@ def test_what_is_in_memory_is_not_committed(
     assert b"run it without --rm" in done.stderr
 
 
-@pytest.mark.needs_subids
+@pytest.mark.needs_root
 def test_a_commit_of_a_container_of_the_machines_own_root(
     docker: Docker, name: str, image: str
 ) -> None:
