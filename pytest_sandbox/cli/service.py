@@ -1,4 +1,4 @@
-"""`sandboxctl service start|stop|status|logs`, `doctor` and `version`."""
+"""`sandboxctl service start|stop|reset|status|logs`, `doctor` and `version`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,28 @@ def stop() -> None:
         client.shutdown()
     _wait(ended)
     click.echo(f"stopped: {found.host}")
+
+
+@service.command()
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def reset(yes: bool) -> int:
+    """Stop the service and delete all that it keeps: images, volumes, snapshots, containers.
+
+    A plain `rm -r` cannot: some of those files belong to subordinate ids.
+    """
+    import subprocess
+
+    from sandboxd.paths import state_root
+
+    root = state_root()
+    if not yes:
+        click.confirm(f"Delete everything in {root}?", abort=True)
+    click.get_current_context().invoke(stop)
+    done = subprocess.run([sys.executable, "-m", "sandboxd", "reset"], stderr=subprocess.PIPE)
+    if done.returncode:
+        raise click.ClickException(done.stderr.decode(errors="replace").strip().splitlines()[-1])
+    click.echo(f"deleted: {root}")
+    return 0
 
 
 def _watch(pid: int) -> int | None:

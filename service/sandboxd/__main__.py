@@ -1,4 +1,4 @@
-"""`python -m sandboxd serve|registry|doctor`: the service's own entry points."""
+"""`python -m sandboxd serve|registry|reset|doctor`: the service's own entry points."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return doctor.main(json=arguments.json)
     if arguments.command == "registry":
         return _registry(arguments)
+    if arguments.command == "reset":
+        from sandboxd.reset import reset
+
+        return reset(arguments.idmap)
     from sandboxd import service
 
     options = service.Options(arguments.ready_fd, arguments.idle, arguments.idmap)
@@ -48,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         registry.add_argument(name, type=Path)
     registry.add_argument("--ready-fd", type=int, help="descriptor that is told the address")
     registry.add_argument("--idmap", choices=["single"], default=forced, help="no subordinate ids")
+    reset = commands.add_parser("reset", help="delete images, volumes, snapshots and containers")
+    reset.add_argument("--idmap", choices=["single"], default=forced, help="no subordinate ids")
     doctor = commands.add_parser("doctor", help="say what this machine lacks to run containers")
     doctor.add_argument("--json", action="store_true")
     return parser

@@ -42,6 +42,20 @@ def test_from_started_to_stopped(fresh: Sandboxctl) -> None:
     assert fresh.ok("service", "stop") == f"not running: {host}\n"
 
 
+@pytest.mark.needs_userns
+@pytest.mark.needs_busybox
+def test_reset_deletes_what_the_user_could_not(fresh: Sandboxctl, busybox_tar: Path) -> None:
+    root = Path(fresh.environ["SANDBOX_ROOT"])
+    fresh.ok("image", "import", str(busybox_tar), "busybox")
+    script = "touch /v/mine && chown 1000 /v/mine && mkdir -m 0 /v/shut"
+    fresh("run", "--rm", "-v", "kept:/v", "busybox", "sh", "-c", script)
+    done = fresh("service", "reset")
+    assert (done.returncode, root.exists()) == (130, True)
+    assert fresh.ok("service", "reset", "--yes").endswith(f"deleted: {root}\n")
+    assert not root.exists()
+    assert fresh.ok("service", "reset", "--yes").endswith(f"deleted: {root}\n")
+
+
 def test_status_of_nothing_starts_nothing(fresh: Sandboxctl) -> None:
     done = fresh("service", "status")
     assert (done.returncode, done.stdout.startswith(b"not running")) == (3, True)
