@@ -19,6 +19,8 @@ from sandboxd.errors import BadRequest, RegistryError
 from sandboxd.images.registry.settings import is_loopback
 
 _BLOCK: Final = 1 << 18
+_ENOUGH: Final = 1 << 16
+"""Bytes that `read` collects before it returns: TLS records hold 16 KiB."""
 _BODY_MAX: Final = 4 << 20
 USER_AGENT: Final = f"pytest-sandbox/{__version__}"
 
@@ -60,15 +62,36 @@ class Response:
         self._left = answer.length
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes, empty at the end. Raises OSError when the body is cut off."""
+        """At most `size` bytes, empty at the end. Raises OSError when the body is cut off, after
+        everything that had come before the cut was returned."""
+        parts: list[bytes] = []
+        enough = min(size, _ENOUGH)
+        while enough > 0:
+            try:
+                piece = self._piece(size)
+            except OSError:
+                if not parts:
+                    raise
+                break
+            if not piece:
+                break
+            parts.append(piece)
+            size -= len(piece)
+            enough -= len(piece)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _piece(self, size: int) -> bytes:
+        """What one read(2) gives, so that an error loses nothing that came before it."""
         try:
-            data = self._answer.read(size)
+            data = self._answer.read1(size)
+            if self._left is not None:
+                self._left -= len(data)
+                if self._left == 0:
+                    self._answer.read()  # lets go of the connection
         except (http.client.HTTPException, ValueError) as error:
             raise ConnectionError(f"the answer broke off: {error!r}") from error
-        if self._left is not None:
-            self._left -= len(data)
-            if len(data) < size and self._left > 0:
-                raise ConnectionError(f"the answer broke off {self._left} bytes before its end")
+        if not data and self._left:
+            raise ConnectionError(f"the answer broke off {self._left} bytes before its end")
         return data
 
     def body(self, limit: int = _BODY_MAX) -> bytes:
