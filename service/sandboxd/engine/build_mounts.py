@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -65,8 +64,7 @@ def _tree(request: TreeMount, held: ExitStack, staged: Path) -> Mount:
     place = open_beneath(root, "/".join(request.parts) or ".", os.O_PATH | os.O_NOFOLLOW)
     held.callback(os.close, place)
     fd = _kept(held, mount.open_tree("", dirfd=place, recursive=False))
-    is_file = not stat.S_ISDIR(os.fstat(place).st_mode)
-    return Mount(request.target, fd, request.readonly, is_file=is_file)
+    return Mount(request.target, fd, request.readonly, is_file=request.is_file)
 
 
 def _file(request: FileMount, held: ExitStack, staged: Path) -> int:

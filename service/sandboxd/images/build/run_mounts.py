@@ -68,7 +68,7 @@ class RunMounts:
             case TmpfsMount():
                 return ["tmpfs", request.target, request.size]
             case SecretMount():
-                return ["secret", request.id, request.target, request.env]
+                return ["secret", request.id, request.target, request.env, request.required]
 
     async def _found(self, origin: str) -> Found:
         found = await self._shop.origin(origin, self._stage)
@@ -104,9 +104,9 @@ class RunMounts:
         source = await self._source(request.origin)
         if not request.origin and self._shop.context.ignored.patterns:
             tree, parts = await in_thread(partial(self._filtered, request.source))
-            return TreeMount(request.target, (tree,), parts, request.readonly)
-        parts = await in_thread(partial(_resolved, source, request.source))
-        return TreeMount(request.target, source.lowers, parts, request.readonly)
+            return TreeMount(request.target, (tree,), parts, request.readonly, bool(parts))
+        parts, is_file = await in_thread(partial(_resolved, source, request.source))
+        return TreeMount(request.target, source.lowers, parts, request.readonly, is_file)
 
     async def _cache(self, held: AsyncExitStack, request: CacheMount) -> DirectoryMount:
         directories = self._shop.tools.directories
@@ -122,7 +122,7 @@ class RunMounts:
 
     def _context_digest(self, request: BindMount) -> str:
         source = self._shop.context_source()
-        parts = _resolved(source, request.source)
+        parts, _ = _resolved(source, request.source)
         contents = Contents(self._shop.digests)
         with Union(source.lowers) as union:
             contents.add(_picked(union, source, parts))
@@ -132,16 +132,14 @@ class RunMounts:
     def _filtered(self, path: str) -> tuple[Path, Parts]:
         """A copy of the context's part without what .dockerignore leaves out."""
         source = self._shop.context_source()
-        parts = _resolved(source, path)
+        parts, is_file = _resolved(source, path)
         tree = self._shop.fresh_directory("bind")
         self._fill(source, path, tree, keep_name=True)
-        with Union(source.lowers) as union, union.at(parts) as node:
-            is_file = node is not None and not node.is_directory
         return tree, parts[-1:] if is_file else ()
 
     def _fill(self, source: Source, path: str, tree: Path, *, keep_name: bool = False) -> None:
         """Copy what is at `path` into a directory of ours."""
-        parts = _resolved(source, path)
+        parts, _ = _resolved(source, path)
         root = trees.open_tree(tree)
         try:
             os.fchmod(root, 0o755)
@@ -162,16 +160,14 @@ class RunMounts:
             os.close(root)
 
 
-def _resolved(source: Source, path: str) -> Parts:
+def _resolved(source: Source, path: str) -> tuple[Parts, bool]:
+    """Where a path leads, and whether there is no directory. Raises BadRequest for nothing."""
     with Union(source.lowers) as union:
         parts = union.resolve(f"/{path}")
         with union.at(parts) as node:
-            is_there = node is not None and (
-                not parts or source.wanted(parts, node.is_directory) is not False
-            )
-        if not is_there:
-            raise BadRequest(f"--mount: {path or '/'}", source.missing)
-    return parts
+            if node is None or (parts and source.wanted(parts, node.is_directory) is False):
+                raise BadRequest(f"--mount: {path or '/'}", source.missing)
+            return parts, not node.is_directory
 
 
 def _picked(union: Union, source: Source, parts: Parts) -> Picked:

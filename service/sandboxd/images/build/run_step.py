@@ -17,7 +17,7 @@ from sandboxd.images.build.instructions import SCRIPT, Run
 from sandboxd.images.build.mounts import SecretMount, parse_mount
 from sandboxd.images.build.run_mounts import RunMounts
 from sandboxd.images.build.shop import Shop, empty_directory
-from sandboxd.images.build.steps import FileMount, RunStep, StepMount
+from sandboxd.images.build.steps import FileMount, RunStep, StepMount, TreeMount
 from sandboxd.images.build.union import Union
 from sandboxd.threads import in_thread
 
@@ -127,8 +127,12 @@ class RunInstruction:
                 target = union.resolve(mount.target)
                 with union.at(target) as node:
                     if node is None and not mount.target.startswith(("/dev/", "/proc/", "/sys/")):
-                        _make_point(points, target, isinstance(mount, FileMount))
+                        _make_point(points, target, _is_file(mount))
         return (*layers, points) if os.listdir(points) or not layers else layers
+
+
+def _is_file(mount: StepMount) -> bool:
+    return isinstance(mount, FileMount) or (isinstance(mount, TreeMount) and mount.is_file)
 
 
 def _make_point(points: Path, target: Sequence[str], is_file: bool) -> None:

@@ -18,6 +18,7 @@ class TreeMount:
     lowers: tuple[Path, ...]
     parts: Parts
     readonly: bool
+    is_file: bool
 
 
 @dataclass(frozen=True, slots=True)
