@@ -24,6 +24,7 @@ from sandboxd.images.recipe import Recorder
 from sandboxd.images.sparse import Extents
 from sandboxd.images.tar import Kind, Member, TarReader
 from sandboxd.store import trees
+from sandboxd.store.durable import begin_writing_back
 from sandboxd.store.trees import OPAQUE, is_whiteout
 
 _WHITEOUT: Final = ".wh."
@@ -38,6 +39,8 @@ _UNFIT: Final = (
     *(errno.ENOTSUP, errno.ERANGE, errno.E2BIG, errno.EPERM, errno.EINVAL),
     errno.ENOSPC,  # ext4: more than its one block for attributes holds, whatever is free elsewhere
 )
+_BIG: Final = 256 << 10
+"""Bytes of a file that are better on their way to the disk before the layer is complete."""
 _MODE_IMPLIED: Final = 0o755
 _KEPT_MAX: Final = 256 << 20
 _KEPT_EACH: Final = 600
@@ -111,7 +114,7 @@ class Applier:
             if member.kind is Kind.DIRECTORY:
                 self._directories[()] = member
             return
-        if any(part.startswith(_WHITEOUT) for part in path[:-1]):
+        if _WHITEOUT in member.name and any(part.startswith(_WHITEOUT) for part in path[:-1]):
             self._skip(path, "a directory with the name of a whiteout")
             return
         if path[-1].startswith(_WHITEOUT):
@@ -121,7 +124,7 @@ class Applier:
             case Kind.DIRECTORY:
                 self._place_directory(path, member)
             case Kind.FILE:
-                self._place(path, lambda fd, name: self._write(fd, name, member, archive))
+                self._place(path, lambda fd, name: self._write(fd, path, member, archive))
             case Kind.SYMLINK:
                 self._place(path, lambda fd, name: os.symlink(member.target, name, dir_fd=fd))
                 self._own_leaf(path, member)
@@ -204,25 +207,26 @@ class Applier:
         self._keep(len(member.name) + sum(map(len, member.xattrs.values())))
         self._directories[(*real, path[-1])] = member
 
-    def _write(self, parent: int, name: str, member: Member, archive: TarReader) -> None:
-        fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+    def _write(self, parent: int, path: Path, member: Member, archive: TarReader) -> None:
+        fd = os.open(path[-1], _CREATE, 0o600, dir_fd=parent)
         try:
             if member.extents is not None:
                 _write_parts(fd, member.extents, archive)
                 os.ftruncate(fd, member.size)
             elif member.size and self._recorder is not None:
-                path = components(member.name)
                 _, real = self._root.directory(path[:-1])
                 self._recorder.file((*real, path[-1]), member.size)
             for piece in archive.data():
                 while piece:
                     piece = piece[os.write(fd, piece) :]
             self._done.size += member.size
-            self._set_attributes(f"/proc/self/fd/{fd}", components(member.name), member)
+            self._set_attributes(fd, path, member)
+            if member.size >= _BIG:
+                begin_writing_back(fd)
         finally:
             os.close(fd)
 
-    def _set_attributes(self, place: str, path: Path, member: Member) -> None:
+    def _set_attributes(self, place: int | str, path: Path, member: Member) -> None:
         """Owner, then mode (chown(2) clears set-id bits), attributes and time, in this order."""
         owner = self._owner(path, member)
         if owner != (0, 0):
@@ -256,7 +260,7 @@ class Applier:
             self._done.owners["/".join(path)] = [member.uid, member.gid]
         return placed
 
-    def _set_xattr(self, place: str, path: Path, name: str, value: bytes) -> None:
+    def _set_xattr(self, place: int | str, path: Path, name: str, value: bytes) -> None:
         if not name.startswith("user.") or name.startswith("user.overlay."):
             self._skip(path, f"attribute {name}")
             return

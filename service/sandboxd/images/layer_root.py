@@ -28,7 +28,7 @@ _RESERVED: Final = ".wh."
 
 def components(name: str) -> Path:
     """The components of a member's name; the root has none. Raises BadRequest for `..`."""
-    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    parts = tuple([part for part in name.split("/") if part and part != "."])
     if ".." in parts:
         raise BadRequest(
             f"archive member {name[:200]!r}", "a name with .. leads out of the archive"
