@@ -151,7 +151,7 @@ class Execs:
             raise
         exec_.program = program
         self._publish(exec_, f"exec_start: {' '.join(exec_.process.args)}")
-        program.running.exited.add_done_callback(partial(self._ended_process, exec_, outlet))
+        program.running.when_ended(partial(self._ended_process, exec_, outlet))
         return program
 
     async def _launch(
@@ -196,14 +196,14 @@ class Execs:
         for id in container.execs:
             self._known.pop(id, None)
 
-    def _ended_process(self, exec_: Exec, outlet: Outlet, exited: asyncio.Future[int]) -> None:
+    def _ended_process(self, exec_: Exec, outlet: Outlet, code: int) -> None:
         assert exec_.program is not None
         if exec_.program.drained():
             exec_.program.finish()
-            self._over(exec_, exited.result(), outlet)
+            self._over(exec_, code, outlet)
             return
         task = asyncio.get_running_loop().create_task(
-            self._over_soon(exec_, exec_.program, exited.result(), outlet)
+            self._over_soon(exec_, exec_.program, code, outlet)
         )
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)

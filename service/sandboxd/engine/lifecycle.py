@@ -114,7 +114,7 @@ class Lifecycle:
         container.program = program
         container.log.begin()
         container.enter(Step.START, started=time.time_ns(), exit_code=0, error="", oom_killed=False)
-        program.running.exited.add_done_callback(partial(self._ended, container, program))
+        program.running.when_ended(partial(self._ended, container, program))
         self._write(container)
         self._publish(container, "start")
         self._health.begin(container)
@@ -131,7 +131,7 @@ class Lifecycle:
             self.discard(container, volumes=True)
         return error
 
-    def _ended(self, container: Container, program: Program, exited: asyncio.Future[int]) -> None:
+    def _ended(self, container: Container, program: Program, code: int) -> None:
         """The first process is dead, and with its pid namespace every other one."""
         program.finish()
         container.program = None
@@ -141,7 +141,6 @@ class Lifecycle:
         if container.enclosure:
             oom_killed = container.enclosure.close()
             container.enclosure = None
-        code = exited.result()
         now = time.time_ns()
         container.enter(Step.EXIT, exit_code=code, finished=now, oom_killed=oom_killed)
         self._write(container)

@@ -23,6 +23,7 @@ class Running:
         self.token = token
         self.control = control
         self._heard = False
+        self._callbacks: list[Callable[[int], None]] = []
 
     @cached_property
     def pid(self) -> int:
@@ -39,6 +40,13 @@ class Running:
             self._heard = False
             self._loop.remove_reader(self.control)
 
+    def when_ended(self, callback: Callable[[int], None]) -> None:
+        """Call `callback` with the exit code, a turn of the event loop before `exited` would."""
+        if self.exited.done():
+            self._loop.call_soon(callback, self.exited.result())
+        else:
+            self._callbacks.append(callback)
+
     def kill(self, signal: int) -> None:
         """pidfd_send_signal(2). Raises ProcessLookupError when the process is gone."""
         pidfd.pidfd_send_signal(self.pidfd, signal)
@@ -53,6 +61,9 @@ class Running:
 
     def finish(self, code: int) -> None:
         """Record the end that the fork server reported: an exit code, or minus a signal."""
+        if self.exited.done():
+            return
         self.exit_signal = -code if code < 0 else 0
-        if not self.exited.done():
-            self.exited.set_result(code if code >= 0 else 128 - code)
+        self.exited.set_result(code if code >= 0 else 128 - code)
+        for callback in self._callbacks:
+            callback(self.exited.result())
