@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from pytest_sandbox.errors import TimedOut as TimedOut
     from pytest_sandbox.errors import Unavailable as Unavailable
     from pytest_sandbox.factories import container as container
+    from pytest_sandbox.factories import image as image
     from pytest_sandbox.factories import volume as volume
     from sandboxd import __version__ as __version__
 
@@ -86,7 +87,7 @@ _HOMES = {
         "TimedOut",
         "Unavailable",
     ),
-    "pytest_sandbox.factories": ("container", "volume"),
+    "pytest_sandbox.factories": ("container", "image", "volume"),
     "sandboxd": ("__version__",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -13,6 +13,7 @@ from pytest_sandbox import lifecycle
 from pytest_sandbox.call_site import CallSite
 from pytest_sandbox.client.options import ContainerOptions, create_body
 from pytest_sandbox.client.volume import Volume
+from pytest_sandbox.image_plan import ImagePlan
 from pytest_sandbox.launch import Launch, Listener
 from pytest_sandbox.marker import Marked, marked
 from pytest_sandbox.options import Options, options_of
@@ -33,7 +34,7 @@ Source = str | Path | Volume
 class ContainerPlan:
     """The arguments of one `container(…)`; `site` is where it was called."""
 
-    image: str | None
+    image: str | ImagePlan | None
     command: tuple[str, ...] | None
     volumes: Mapping[str, Source]
     env: Mapping[str, str]
@@ -44,6 +45,8 @@ class ContainerPlan:
 
     def __post_init__(self) -> None:
         """TypeError or ValueError, at the line of the call, for arguments that cannot work."""
+        if not isinstance(self.image, str | ImagePlan | None):
+            raise TypeError(f"container: image: {self.image!r} is no image")
         if unknown := self.options.keys() - ContainerOptions.__annotations__.keys():
             raise TypeError(f"container: unknown argument {', '.join(sorted(unknown))}")
         for place, source in self.volumes.items():
@@ -67,12 +70,20 @@ class ContainerPlan:
         return [each for each in mounted if isinstance(each, str) and not _is_host_path(each)]
 
     def images(self, asked: Marked, options: Options) -> Iterable[str]:
-        return [asked.image or self.image or options.image]
+        if isinstance(self.image, ImagePlan) and not asked.image:
+            return self.image.images(asked, options)
+        return [asked.image or str(self.image or options.image)]
+
+    def _image(self, client: Client, config: pytest.Config, asked: Marked) -> str:
+        """What to ask the service for."""
+        if isinstance(self.image, ImagePlan) and not asked.image:
+            return self.image.name(client, config)
+        (image,) = self.images(asked, options_of(config))
+        return Suite.of(config).use(image)
 
     def start(self, request: pytest.FixtureRequest, client: Client) -> Container:
         """The container, started and ready; it goes with the fixture of `request`."""
         asked, options = marked(request.node), options_of(request.config)
-        (image,) = self.images(asked, options)
         wanted: ContainerOptions = {
             "hostname": request.fixturename,
             **self.options,  # type: ignore[typeddict-item]
@@ -83,7 +94,7 @@ class ContainerPlan:
         launch = Launch(
             client,
             lifecycle.unique_name(request.fixturename),
-            create_body(Suite.of(request.config).use(image), self.command, wanted),
+            create_body(self._image(client, request.config, asked), self.command, wanted),
             listeners=[each for each in self.ready if isinstance(each, int | str)],
             timeout=asked.timeout or self.timeout or options.timeout,
         )

@@ -1,4 +1,4 @@
-"""`container` and `volume`: factories of fixtures, assigned at module level.
+"""`container`, `volume` and `image`: factories of fixtures, assigned at module level.
 
 In a conftest.py or a test module::
 
@@ -21,6 +21,7 @@ fixture. Relative host paths are meant from the file that calls the factory.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -28,8 +29,9 @@ import pytest
 from pytest_sandbox import lifecycle
 from pytest_sandbox.call_site import CallSite
 from pytest_sandbox.container_plan import ContainerPlan, Ready, Source
+from pytest_sandbox.image_plan import ImagePlan
 from pytest_sandbox.manners import explained
-from pytest_sandbox.planned import planned
+from pytest_sandbox.planned import plan_of, planned
 from pytest_sandbox.volume_plan import Content, VolumePlan, as_commands
 
 if TYPE_CHECKING:
@@ -43,8 +45,43 @@ Scope = ScopeName | Callable[[str, pytest.Config], ScopeName]
 """A scope, or a function (fixture_name, config) that says it when tests are collected."""
 
 
+def image(
+    reference: str | None = None,
+    *,
+    python: str | None = None,
+    requirements: Sequence[str] | Path = (),
+    scope: Scope = "session",
+    name: str | None = None,
+) -> Any:
+    """A fixture whose value is an image's name, for `sandbox.run` and the like.
+
+    A `reference` is fetched before the first test and pinned by sandbox.lock, as those of
+    containers are. With `python`, MAJOR.MINOR or MAJOR.MINOR.PATCH, it is an image of that
+    interpreter of this machine (uv's, pyenv's or the system's) on `host`, with the `requirements`
+    installed: lines as pip takes them, or the Path of a file of them. It is made once for all who
+    want the same::
+
+        app_python = image(python="3.13", requirements=["requests>=2"])
+        app = container(app_python, ["python", "-m", "app"])
+
+    Given to `container` it is the image to run. `scope` and `name` as in `pytest.fixture`.
+    """
+    if isinstance(requirements, str):
+        raise TypeError(f"image: requirements are a list of lines: [{requirements!r}, …]")
+    wanted = requirements if isinstance(requirements, Path) else tuple(requirements)
+    plan = ImagePlan(reference, python, wanted, CallSite.of_caller())
+
+    @planned(lambda: plan)
+    def fixture(request: pytest.FixtureRequest, sandbox: Client) -> str:
+        with explained(request.config):
+            return plan.name(sandbox, request.config)
+
+    fixture.__doc__ = f"The image {reference or f'of Python {python}'}"
+    return planned(lambda: plan)(pytest.fixture(scope=scope, name=name)(fixture))
+
+
 def container(
-    image: str | None = None,
+    image: str | Any | None = None,
     command: Sequence[str] | None = None,
     *,
     volumes: Mapping[str, Source] | None = None,
@@ -57,8 +94,9 @@ def container(
 ) -> Any:
     """A fixture whose value is a running Container, removed when its scope ends.
 
-    `image`: None for the option --sandbox-image, whose default is `host`: this machine's own root,
-    read-only. `command`: a list of arguments; None for the image's own.
+    `image`: a reference or what the factory `image` has made; None for the option --sandbox-image,
+    whose default is `host`: this machine's own root, read-only. `command`: a list of arguments;
+    None for the image's own.
 
     `volumes`: place in the container (`"/data"`, `"/data:ro"`) to the *name* of a volume fixture,
     or to a host path, absolute or with a `/` in it.
@@ -73,8 +111,9 @@ def container(
     """
     if isinstance(command, str):
         raise TypeError(f"container: command is a list of arguments: [{command!r}, …]")
+    made = plan_of(image)
     plan = ContainerPlan(
-        image,
+        made if isinstance(made, ImagePlan) else image,
         None if command is None else tuple(command),
         dict(volumes or {}),
         dict(env or {}),
@@ -89,7 +128,8 @@ def container(
         with explained(request.config):
             return plan.start(request, sandbox)
 
-    fixture.__doc__ = f"A container of {image or 'the default image'}: {_phrase(command)}"
+    shown = image if isinstance(image, str) else "an image" if image else "the default image"
+    fixture.__doc__ = f"A container of {shown}: {_phrase(command)}"
     return pytest.fixture(scope=scope, name=name)(fixture)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from pytest_sandbox.cli.pulling import pull
+from pytest_sandbox.cli.python_image import python
 from pytest_sandbox.cli.tables import ago, echo_table, megabytes, short_id
 from pytest_sandbox.cli.transfer import history, prune, push, save
 
@@ -144,5 +145,5 @@ def rm(names: tuple[str, ...], force: bool) -> None:
                     click.echo(f"{what}: {reference}")
 
 
-for command in (pull, push, save, history, prune):
+for command in (pull, push, save, history, prune, python):
     image.add_command(command)
