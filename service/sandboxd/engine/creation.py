@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sandboxd.engine.configuration import parse
 from sandboxd.engine.container import Container
@@ -23,6 +24,12 @@ from sandboxd.engine.platforms import check_platform
 from sandboxd.engine.registry import Registry
 from sandboxd.engine.settings import MountRequest, Settings
 from sandboxd.errors import BadRequest, CannotEnforce, SandboxError
+
+if TYPE_CHECKING:
+    from sandboxd.images import Image
+
+_PARSED_MAX: Final = 256
+"""Bodies of which the settings are kept."""
 
 
 class Creation:
@@ -43,6 +50,7 @@ class Creation:
         self._limiter = limiter
         self._persistence = persistence
         self._events = events
+        self._parsed: dict[tuple[str, bytes], Settings] = {}
 
     async def create(
         self,
@@ -59,7 +67,7 @@ class Creation:
             raise BadRequest("no image specified", mend="name one in Image")
         image = self._floors.images.get(reference)
         check_platform(platform, image)
-        settings = parse(body, image.config.get("config") or {})
+        settings = self._settings(body, image)
         self._limiter.check(settings.host.limits)
         if lease:
             lease.check()
@@ -93,6 +101,16 @@ class Creation:
         self._introduce(container)
         self._events.publish("container", "create", id, container.attributes)
         return container
+
+    def _settings(self, body: Mapping[str, Any], image: Image) -> Settings:
+        """The body's settings; tests ask for the same container again and again."""
+        key = (image.id, marshal.dumps(dict(body)))
+        found = self._parsed.get(key)
+        if found is None:
+            if len(self._parsed) >= _PARSED_MAX:
+                self._parsed.clear()
+            found = self._parsed[key] = parse(body, image.config.get("config") or {})
+        return found
 
     def _memory_for(
         self, settings: Settings, *, throwaway: bool, lease: Lease | None
