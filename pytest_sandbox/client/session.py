@@ -66,7 +66,10 @@ class Client(SnapshotCalls, TransferCalls):
         Keywords: see ContainerOptions. Raises NoSuchImage, StartFailed (`exit_code` 127 for a
         missing command, 126 for one that cannot be executed), BadRequest and CannotEnforce.
         """
-        return self.run_collected("/sandbox/run", create_body(image, args, options), stdin, timeout)
+        body = create_body(image, args, options)
+        return pulls.with_image(
+            self, image, lambda: self.run_collected("/sandbox/run", body, stdin, timeout)
+        )
 
     def run_collected(
         self, target: str, body: dict[str, Any], stdin: bytes, timeout: float | None
