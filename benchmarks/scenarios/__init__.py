@@ -13,6 +13,7 @@ from benchmarks.scenarios import (
     lifecycle,
     one_shot,
     plugin_load,
+    push,
     sequential,
 )
 
@@ -24,4 +25,5 @@ SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "crowd": crowd.measure,
     "plugin-load": plugin_load.measure,
     "commit": commit.measure,
+    "push": push.measure,
 }
