@@ -12,7 +12,6 @@ import logging
 import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, BinaryIO, Final, NamedTuple, Self
-from urllib.parse import urljoin
 
 from sandboxd.errors import (
     BadRequest,
@@ -23,7 +22,7 @@ from sandboxd.errors import (
     SandboxError,
 )
 from sandboxd.images.reference import Reference
-from sandboxd.images.registry.connection import Response
+from sandboxd.images.registry.connection import Response, joined
 from sandboxd.images.registry.credentials import Credentials
 from sandboxd.images.registry.manifests import MANIFEST_TYPES, Manifest
 from sandboxd.images.registry.origin import Origin
@@ -211,7 +210,7 @@ class RegistryClient:
         body: bytes | BinaryIO | None = None,
         size: int | None = None,
     ) -> Response:
-        url = urljoin(f"{origin.endpoint.url}/v2/{self.reference.path}/", path)
+        url = joined(f"{origin.endpoint.url}/v2/{self.reference.path}/", path)
         response = origin.request(method, url, headers, body, size)
         if response.status in expect:
             return response

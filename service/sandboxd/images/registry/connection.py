@@ -11,7 +11,7 @@ import http.client
 import ssl
 from collections.abc import Mapping
 from typing import BinaryIO, Final, NamedTuple, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from sandboxd import __version__
@@ -48,6 +48,14 @@ class Server(NamedTuple):
     def authority(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+def joined(base: str, target: str) -> str:
+    """A URL that a server has named, relative to where it did. Raises RegistryError."""
+    try:
+        return urljoin(base, target)
+    except ValueError:
+        raise RegistryError("registry", f"{target[:200]!r} is no URL") from None
 
 
 class Response:
@@ -128,6 +136,7 @@ class Connection:
         self._ca_file, self._timeout = ca_file, timeout
         self._http: http.client.HTTPConnection | None = None
         self._absolute = False
+        self._own_headers = {"User-Agent": USER_AGENT}
 
     @property
     def is_open(self) -> bool:
@@ -149,7 +158,7 @@ class Connection:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         target = f"http://{self.server.authority}{path}" if self._absolute else path
         try:
-            connection.request(method, target, body, {"User-Agent": USER_AGENT, **headers})
+            connection.request(method, target, body, {**self._own_headers, **headers})
         except (BrokenPipeError, ConnectionResetError):
             # A server may refuse before it has read the whole body: its answer says why.
             if body is None or connection.sock is None:
@@ -175,7 +184,9 @@ class Connection:
             if proxy:
                 secure.set_tunnel(host, port, headers=proxy.headers)
             return secure
-        self._absolute = proxy is not None
+        if proxy:
+            self._absolute = True
+            self._own_headers |= proxy.headers
         return http.client.HTTPConnection(*address, timeout=self._timeout, blocksize=_BLOCK)
 
     def _proxy(self) -> _Proxy | None:

@@ -14,11 +14,10 @@ import ssl
 import time
 from collections.abc import Mapping
 from typing import BinaryIO, Final
-from urllib.parse import urljoin
 
 from sandboxd.errors import RegistryError, SandboxError
 from sandboxd.images.registry.auth import Authenticator
-from sandboxd.images.registry.connection import Connection, Response, Server
+from sandboxd.images.registry.connection import Connection, Response, Server, joined
 from sandboxd.images.registry.credentials import Credentials
 from sandboxd.images.registry.settings import Endpoint, Network, is_loopback
 
@@ -109,7 +108,7 @@ class Origin:
             target = response.headers.get("location")
             if response.status not in _REDIRECTS or target is None or method not in ("GET", "HEAD"):
                 return response
-            before, url = url, urljoin(url, target)
+            before, url = url, joined(url, target)
             _drained(response)
             self._check_redirect(before, url)
             if Server.of(url) != Server.of(before):
