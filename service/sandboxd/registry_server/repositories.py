@@ -45,6 +45,8 @@ class Pushed(NamedTuple):
 class Repositories:
     def __init__(self, store: Store) -> None:
         self._store, self._database = store, store.database
+        self.deletions = 0
+        """How often something was deleted: its space may be reclaimed."""
         for statement in _SCHEMA:
             self._database.execute(statement)
 
@@ -140,6 +142,7 @@ class Repositories:
                 self._database.execute(
                     f"DELETE FROM {table} WHERE repository = ? AND digest = ?", (repository, digest)
                 )
+            self.deletions += 1
             gone = {digest, *found.blobs} - self._named(repository)
             for blob in gone:
                 self._store.roots.remove(blob, _HOLDER + repository)
@@ -169,6 +172,7 @@ class Repositories:
             return False
         with self._database.releasing():
             self._store.roots.remove(digest, _HOLDER + repository)
+        self.deletions += 1
         return True
 
     def forget_unnamed(self, grace: float = _GRACE) -> int:
@@ -181,6 +185,7 @@ class Repositories:
                 if since <= latest and digest not in named:
                     self._store.roots.remove(digest, _HOLDER + repository)
                     count += 1
+        self.deletions += bool(count)
         return count
 
     def _named(self, repository: str) -> set[str]:

@@ -16,6 +16,7 @@ from sandboxd.linux.idmap import IdMap
 from sandboxd.registry_server.access import Access
 from sandboxd.registry_server.app import App
 from sandboxd.registry_server.local_images import LocalImages
+from sandboxd.registry_server.reclaiming import collect_if_alone
 from sandboxd.registry_server.repositories import Repositories
 from sandboxd.registry_server.surface import BLOB_MAX, STALL, Surface
 from sandboxd.registry_server.uploads import Uploads
@@ -66,7 +67,7 @@ async def serve(
         await loop.create_server(server, sock=sock, backlog=_BACKLOG, ssl=settings.tls)
         for sock in socks
     ]
-    tidying = asyncio.create_task(_tidy(repositories, uploads, settings.patience))
+    tidying = asyncio.create_task(_tidy(store, repositories, uploads, settings.patience))
     try:
         await stop.wait()
     finally:
@@ -78,10 +79,18 @@ async def serve(
         uploads.close()
 
 
-async def _tidy(repositories: Repositories, uploads: Uploads, patience: float) -> None:
-    """Give up silent uploads, and blobs that no manifest ever named."""
+async def _tidy(
+    store: Store, repositories: Repositories, uploads: Uploads, patience: float
+) -> None:
+    """Give up silent uploads, blobs that no manifest names, the space of what was deleted."""
+    seen = -1
     while True:
         gone, loose = uploads.drop_silent(), await in_thread(repositories.forget_unnamed)
         if gone or loose:
             log.info("%d uploads expired, %d blobs without a manifest given up", gone, loose)
+        if repositories.deletions != seen:
+            seen = repositories.deletions
+            reclaimed = await in_thread(lambda: collect_if_alone(store))
+            if reclaimed is not None and reclaimed.size:
+                log.info("%d bytes reclaimed", reclaimed.size)
         await asyncio.sleep(min(_TIDY_EVERY, max(patience / 2, 1.0)))

@@ -101,7 +101,9 @@ class Trash:
     def _delete(self, name: str) -> None:
         waiting = [name]
         while waiting and not self._worker.is_over:
-            waiting += self._delete_one(waiting.pop())
+            # Another process of the same state may delete what it has found there.
+            with contextlib.suppress(FileNotFoundError):
+                waiting += self._delete_one(waiting.pop())
 
     def _delete_one(self, name: str) -> list[str]:
         """Delete a file or a directory's files; returns the directories moved up for later."""

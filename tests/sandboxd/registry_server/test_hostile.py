@@ -268,3 +268,24 @@ def test_too_many_uploads_at_once(
 
     found = in_child(lambda: with_registry(tmp_path, Settings(), body))
     assert found == (429, "TOOMANYREQUESTS", "60", 202)
+
+
+def test_space_is_reclaimed_where_no_service_runs(
+    tmp_path: Path, in_child: Callable[[Callable[[], Any]], Any]
+) -> None:
+    from filelock import FileLock
+
+    from sandboxd.registry_server.reclaiming import collect_if_alone
+
+    def body(wire: Wire, store: Store) -> object:
+        kept = wire.push_image("a", "kept")
+        loose = wire.push_image("a", "loose", layer=b"loose")
+        wire("DELETE", f"/v2/a/manifests/{loose}")
+        with FileLock(store.root / "service.lock"):
+            beside = collect_if_alone(store)
+        alone = collect_if_alone(store)
+        assert alone is not None
+        return beside, set(alone.blobs) == {loose, digest_of(b"loose")}, kept in alone.blobs
+
+    found = in_child(lambda: with_registry(tmp_path, Settings(), body))
+    assert found == (None, True, False)
