@@ -40,6 +40,8 @@ log: Final = logging.getLogger("sandboxd")
 
 WARM_SLOTS: Final = 8
 _IDLE_LOOK: Final = 1.0
+_LOCK_SECONDS: Final = 1.0
+"""A registry over the same state holds the service's lock for a moment while it collects."""
 _SNAPSHOT_LIFE: Final = 30 * 86400.0
 """Seconds for which a snapshot that no volume starts from is kept for the next test run."""
 _MEMORY_SHARE: Final = "25%"
@@ -100,7 +102,7 @@ class _Starter:
 def _only_service_of(root: Path) -> Iterator[None]:
     lock = FileLock(root / "service.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LOCK_SECONDS, poll_interval=0.02)
     except Timeout:
         why = "another service uses this state"
         raise Conflict(f"{root}", why, "sandboxctl service stop, or another SANDBOX_ROOT") from None
