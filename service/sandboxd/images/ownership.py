@@ -13,7 +13,10 @@ _SET_ID: Final = 0o6000
 class Ownership:
     """Under `single` everything belongs to 0; elsewhere ids beyond the map fall to nobody."""
 
-    def __init__(self, idmap: IdMap) -> None:
+    def __init__(self, idmap: IdMap, *, on_host: bool = False) -> None:
+        """`on_host`: the owners are those of the machine's own root, where one that the id map does
+        not have shows as nobody. It is the container's root then."""
+        self._on_host = on_host
         self._size = 1 if idmap.kind == "single" else idmap.size
 
     def placed(self, uid: int, gid: int) -> tuple[int, int]:
@@ -26,6 +29,8 @@ class Ownership:
         return mode & ~_SET_ID if stands_in else mode
 
     def _one(self, number: int) -> int:
+        if self._on_host and number == OVERFLOW_ID:
+            return 0
         if number < self._size:
             return number
         return OVERFLOW_ID if self._size > OVERFLOW_ID else 0

@@ -66,6 +66,7 @@ class CopyStep:
             copy.is_add and copy.unpack,
             shop.tools.idmap,
             shop.staged,
+            stage.chain.on_host or (found is not None and found.chain.on_host),
             extra,
         )
         content = await _content(shop, copying, found)

@@ -48,7 +48,8 @@ class Copying:
     """One COPY or ADD, words expanded; `target` is absolute.
 
     `below` are the layers that it comes to lie on, none with --link. `extra` are files, heredocs
-    and downloads, in directories of their own. `unpacks`: local archives are unpacked.
+    and downloads, in directories of their own. `unpacks`: local archives are unpacked. `on_host`:
+    the layers or the sources lie on the machine's own root.
     """
 
     request: Request
@@ -59,6 +60,7 @@ class Copying:
     unpacks: bool
     idmap: IdMap
     staged: Path
+    on_host: bool
     extra: Sequence[Path] = field(default=())
 
     def digest(self, digests: FileDigests) -> str:
@@ -75,7 +77,7 @@ class Copying:
         with self._opened() as (below, selection), ExitStack() as held:
             root = trees.open_tree(tree)
             held.callback(os.close, root)
-            ownership = Ownership(self.idmap)
+            ownership = Ownership(self.idmap, on_host=self.on_host)
             owner = None
             if self.owner:
                 owner = ownership.placed(*owner_of(below, self.owner))

@@ -167,7 +167,8 @@ class StageBuild:
                         return ""
                 tree = empty_directory(self.shop.fresh_directory("workdir") / "u")
                 root = trees.open_tree(tree)
-                writer = LayerWriter(root, below, Ownership(self.shop.tools.idmap))
+                ownership = Ownership(self.shop.tools.idmap, on_host=chain.on_host)
+                writer = LayerWriter(root, below, ownership)
                 try:
                     writer.directory(parts)
                 finally:
