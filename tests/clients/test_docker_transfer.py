@@ -14,6 +14,7 @@ from tests.clients.conftest import commands_called
 
 if TYPE_CHECKING:
     from tests.clients.conftest import Docker
+    from tests.conftest import Registry
 
 pytestmark = [
     pytest.mark.needs_userns,
@@ -176,6 +177,23 @@ def test_saved_images_are_loaded_again(docker: Docker, written: str, image: str)
     assert {"oci-layout", "index.json", "manifest.json"} <= set(members)
     both = docker("save", image, id)
     assert len(_members(both.stdout)) == len(members)
+
+
+def test_docker_push_and_pull(docker: Docker, written: str, image: str, registry: Registry) -> None:
+    name = f"{registry.address}/pushed:1"
+    id = docker.output("commit", written, name)
+    digest = docker.output("push", "-q", name)
+    assert digest == f"{registry.address}/pushed:1"
+    shown = docker.output("push", name)
+    assert "The push refers to repository" in shown
+    assert "Layer already exists" in shown
+    digests = docker.output("image", "inspect", "--format", "{{json .RepoDigests}}", name)
+    (known,) = json.loads(digests)
+    assert known.rpartition("@")[2] in shown
+    docker.output("rmi", name)
+    docker.output("pull", "-q", known)
+    assert docker.output("image", "inspect", "--format", "{{.Id}}", known) == id
+    docker.output("rmi", "-f", id)
 
 
 def test_what_cannot_be_saved(docker: Docker) -> None:
