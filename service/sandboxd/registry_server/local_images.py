@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from sandboxd.errors import BadRequest, NotFound
 from sandboxd.images import Reference
-from sandboxd.images.compress import compressed_layer
+from sandboxd.images.compress import compressed_layer, workers
 from sandboxd.images.documents import diff_ids, parsed_object
 from sandboxd.images.registry.manifests import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from sandboxd.linux.idmap import IdMap
@@ -108,26 +109,28 @@ class LocalImages:
     def _synthesised(self, image: str) -> LocalManifest:
         with self._store.blobs.open(image) as blob:
             raw = blob.read()
-        layers = {
-            diff_id: compressed_layer(self._store, self._idmap, diff_id)
-            for diff_id in diff_ids(parsed_object(raw, "image config"))
-        }
-        ordered = [layers[diff_id] for diff_id in diff_ids(json.loads(raw))]
+        ordered = diff_ids(parsed_object(raw, "image config"))
+        with ThreadPoolExecutor(workers(len(ordered))) as pool:
+            made = pool.map(self._compressed, dict.fromkeys(ordered))
+            layers = dict(zip(dict.fromkeys(ordered), made, strict=True))
         document: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "config": Descriptor(OCI_CONFIG, image, len(raw)).to_document(),
-            "layers": [layer.to_document() for layer in ordered],
+            "layers": [layers[diff_id].to_document() for diff_id in ordered],
         }
         manifest = json.dumps(document, separators=(",", ":")).encode()
         blobs = {layer.digest: diff_id for diff_id, layer in layers.items()}
         return LocalManifest(digest_of(manifest), manifest, image, blobs)
 
+    def _compressed(self, diff_id: str) -> Descriptor:
+        return compressed_layer(self._store, self._idmap, diff_id)
+
     def _layer(self, diff_id: str, digest: str) -> BinaryIO | None:
         """The service may collect the blob between the compressing and the opening."""
         for _ in range(_ATTEMPTS):
             try:
-                made = compressed_layer(self._store, self._idmap, diff_id)
+                made = self._compressed(diff_id)
             except NotFound:
                 return None
             if made.digest != digest:
