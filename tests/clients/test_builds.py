@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import tarfile
@@ -126,6 +127,8 @@ class TestDockerPy:
         made = docker.DockerClient(base_url=service.host)
         yield made
         made.close()
+        # What it leaves open is collected here, where the marker above is in force.
+        gc.collect()
 
     def test_a_directory(self, client: Any, context: Path) -> None:
         name = unique()

@@ -31,8 +31,10 @@ Progress = Callable[[dict[str, Any]], None]
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """One verified image: its config as bytes (the image's id is their digest), its layers' diffIDs
-    from the lowest up, its names, and the digests under which a registry knows it. `on_host` is for
-    what this machine built itself: the layers lie on the image `host`. No archive can ask for it."""
+    from the lowest up, its names, and the digests under which a registry knows it.
+
+    `on_host` is for what this machine built itself: the layers lie on the image `host`. No archive
+    can ask for it."""
 
     config: bytes
     layers: tuple[str, ...]

@@ -20,7 +20,7 @@ from sandboxd.images.applier import Applier
 from sandboxd.images.build.union import Parts, Union
 from sandboxd.images.compression import Decompressed
 from sandboxd.images.ownership import Ownership
-from sandboxd.images.tar import Limits, TarReader
+from sandboxd.images.tar import BLOCK, Limits, TarReader
 from sandboxd.linux.idmap import IdMap
 from sandboxd.store import trees
 from sandboxd.store.digests import Reader
@@ -78,15 +78,32 @@ def unpack_context(stream: Reader, staged: Path, idmap: IdMap) -> Path:
     """
     tree = Path(tempfile.mkdtemp(prefix="context-", dir=staged))
     attic = Path(tempfile.mkdtemp(prefix="attic-", dir=staged))
-    unpack_tree(stream, tree, attic, idmap)
+    unpack_tree(_WholeBlocks(Decompressed(stream)), tree, attic, idmap)
     return tree
+
+
+class _WholeBlocks:
+    """Ends a stream at a whole block of an archive, with zeros.
+
+    The docker command does not when it adds a Dockerfile from standard input to a context. That
+    nothing broke off on the way is for HTTP to know.
+    """
+
+    def __init__(self, stream: Reader) -> None:
+        self._stream = stream
+        self._size = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(size) or bytes(-self._size % BLOCK)
+        self._size += len(data)
+        return data
 
 
 def unpack_tree(stream: Reader, tree: Path, attic: Path, idmap: IdMap) -> None:
     """Unpack a tar archive into the empty directory `tree`; `attic` takes what is replaced."""
     root_fd, attic_fd = trees.open_tree(tree), trees.open_tree(attic)
     try:
-        archive = TarReader(Decompressed(stream), Limits())
+        archive = TarReader(stream, Limits())
         Applier(root_fd, attic_fd, Ownership(idmap)).apply(archive)
     finally:
         os.close(root_fd)

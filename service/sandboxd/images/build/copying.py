@@ -23,6 +23,7 @@ from sandboxd.images.build.layer_writer import LayerWriter
 from sandboxd.images.build.owners import owner_of
 from sandboxd.images.build.selection import Origin, Picked, Request, Selection, select
 from sandboxd.images.build.union import Parts, Union, Wanted
+from sandboxd.images.compression import Decompressed
 from sandboxd.images.ownership import Ownership
 from sandboxd.linux.idmap import IdMap
 from sandboxd.store import trees
@@ -112,7 +113,7 @@ class Copying:
             tree = Path(tempfile.mkdtemp(prefix="added-", dir=self.staged))
             attic = Path(tempfile.mkdtemp(prefix="attic-", dir=self.staged))
             with open(node.open(), "rb") as stream:
-                unpack_tree(stream, tree, attic, self.idmap)
+                unpack_tree(Decompressed(stream), tree, attic, self.idmap)
             os.chmod(tree, 0o755)
             return tree
 
