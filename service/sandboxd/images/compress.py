@@ -198,5 +198,5 @@ _KINDS: Final[dict[str, tuple[tuple[str, ...], _Kind]]] = {
 
 
 def workers(layers: int) -> int:
-    """How many layers to compress at once."""
+    """How many layers to compress at once: each keeps a processor and a part of another busy."""
     return max(1, min(os.cpu_count() or 1, layers))

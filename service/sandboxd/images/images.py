@@ -173,14 +173,19 @@ class Images:
             cancelled or threading.Event(),
         )
         pusher.may_mount_from(parts or [image for image, _ in wanted])
-        if parts:
-            return [pusher.push_index(parts, name.tag or "latest")]
-        pushed = []
-        for image, tag in wanted:
-            pushed.append(pusher.push(image, tag))
-            if self._id_of(image.id) is not None:
-                known_as = f"{name.name}@{pushed[-1].digest}"
-                self._catalog.add(replace(image, digests=(known_as,)), ())
+        try:
+            if parts:
+                return [pusher.push_index(parts, name.tag or "latest")]
+            return [self._pushed(pusher, name, image, tag) for image, tag in wanted]
+        finally:
+            # The compressed blobs have served their purpose; registries keep theirs by roots.
+            self._store.collect()
+
+    def _pushed(self, pusher: Pusher, name: Reference, image: Image, tag: str) -> Pushed:
+        pushed = pusher.push(image, tag)
+        if self._id_of(image.id) is not None:
+            known_as = f"{name.name}@{pushed.digest}"
+            self._catalog.add(replace(image, digests=(known_as,)), ())
         return pushed
 
     def look_up(

@@ -69,10 +69,12 @@ def _meant(images: Images, name: str) -> Iterator[tuple[Image, str]]:
             return
     image = images.get(name)
     try:
-        tag = Reference.parse(name).tagged
+        reference = Reference.parse(name)
     except BadRequest:
-        tag = ""
-    yield image, tag if tag in image.tags else ""
+        yield image, ""
+        return
+    is_tag = not reference.digest and reference.tagged in image.tags
+    yield image, reference.tagged if is_tag else ""
 
 
 def _is_bare(name: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, Final, cast
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-from sandboxd.errors import NotFound, RegistryError, SandboxError
+from sandboxd.errors import Forbidden, NotFound, RegistryError, SandboxError
 from sandboxd.images.registry.client import RegistryClient
 from sandboxd.images.registry.connection import Response
 from sandboxd.images.registry.manifests import Descriptor, Manifest
@@ -35,24 +35,31 @@ class Uploader:
         self._client, self._chunk = client, chunk
 
     def has(self, digest: str, size: int) -> bool:
-        """Whether the repository has the blob already."""
+        """Whether the repository has the blob already; a registry that does not say has not."""
         try:
             with self._client.request("HEAD", f"blobs/{digest}", expect=(200, 404)) as response:
                 length = response.headers.get("content-length", "")
                 return response.status == 200 and length in ("", str(size))
-        except NotFound:
+        except (NotFound, Forbidden):
             return False
 
     def mount(self, digest: str, repositories: Sequence[str]) -> str | None:
-        """Have the blob taken from the first of `repositories` that has it; the one, or None."""
+        """Have the blob taken from the first of `repositories` that has it; the one, or None.
+
+        A registry that refuses, perhaps since the other repository is somebody else's, is not
+        asked for more than that.
+        """
         for repository in repositories:
             query = urlencode({"mount": digest, "from": repository})
-            with self._client.request(
-                "POST", f"blobs/uploads/?{query}", body=b"", expect=(201, 202)
-            ) as response:
-                if response.status == 201:
-                    return repository
-                self._abandon(response)
+            try:
+                with self._client.request(
+                    "POST", f"blobs/uploads/?{query}", body=b"", expect=(201, 202)
+                ) as response:
+                    if response.status == 201:
+                        return repository
+                    self._abandon(response)
+            except (NotFound, Forbidden, RegistryError):
+                continue
         return None
 
     def send(self, blob: Descriptor, file: BinaryIO, tell: Tell) -> None:
