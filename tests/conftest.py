@@ -6,6 +6,7 @@ the run's last section lists every capability that was absent, so that a green r
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import shutil
@@ -96,6 +97,32 @@ def _gnu_tar() -> str:
     return "" if "GNU tar" in done.stdout else "no GNU tar"
 
 
+_HOMES = ("~/.pyenv/versions/3*/bin", "~/.local/share/uv/python/cpython-3*/bin")
+
+
+def _pythons(*places: str) -> list[str]:
+    """MAJOR.MINOR of the interpreters there, from 3.9 up, the newest first."""
+    found = {
+        int(path.rpartition("python3.")[2])
+        for place in places
+        for path in glob.glob(f"{os.path.expanduser(place)}/python3.[0-9]*")
+        if path.rpartition("python3.")[2].isdigit()
+    }
+    return [f"3.{minor}" for minor in sorted(found, reverse=True) if minor >= 9]
+
+
+@pytest.fixture
+def system_python() -> str:
+    """MAJOR.MINOR of an interpreter that the image `host` shows; mark needs_system_python."""
+    return _pythons("/usr/bin")[0]
+
+
+@pytest.fixture
+def home_python() -> str:
+    """MAJOR.MINOR of an interpreter in this user's home; mark needs_home_python."""
+    return _pythons(*_HOMES)[0]
+
+
 def _memory_cgroup() -> str:
     return _in_child(
         "from sandboxd.linux import cgroup; assert cgroup.writable(), 'no writable cgroup'"
@@ -116,6 +143,9 @@ _PROBES: dict[str, Callable[[], str]] = {
     "needs_cgroup": _memory_cgroup,
     "needs_cc": _command("cc"),
     "needs_gnu_tar": _gnu_tar,
+    "needs_pip": _module("pip"),
+    "needs_system_python": lambda: "" if _pythons("/usr/bin") else "no Python in /usr/bin",
+    "needs_home_python": lambda: "" if _pythons(*_HOMES) else "neither pyenv nor uv has a Python",
     "needs_xdist": _module("xdist"),
     "needs_registry": _command("docker-registry"),
     "needs_skopeo": _command("skopeo"),
@@ -200,6 +230,8 @@ class Service:
             "SANDBOX_ROOT": str(self.root),
             "SANDBOX_HOST": f"unix://{self.socket}",
             "SANDBOX_IDLE": "0",
+            # Tests talk to registries on loopback only; whatever else is asked for is refused here.
+            "https_proxy": "http://127.0.0.1:1",
             **environ,
         }
         self.process: subprocess.Popen[bytes] | None = None

@@ -89,4 +89,4 @@ def pull_missing(client: Client, image: str, error: Exception) -> None:
     except SandboxError as failure:
         why = f"{failure.what}: {failure.why}" if failure.why else failure.what
         mend = failure.mend or error.mend
-        raise NoSuchImage(error.what, f"and pulling it failed: {why}", mend) from failure
+        raise NoSuchImage(error.what, f"pulling it failed: {why}", mend) from failure

@@ -41,11 +41,11 @@ def test_commands_that_cannot_start(
 
 
 def test_other_failures_are_125_and_say_what_mends_them(sandboxctl: Sandboxctl) -> None:
-    done = sandboxctl("run", "--rm", "nope", "true")
+    done = sandboxctl("run", "--rm", "127.0.0.1:1/nope", "true")
     assert done.returncode == 125
     what, mend = done.stderr.decode().splitlines()
-    assert what == "sandboxctl: No such image: nope:latest"
-    assert mend.startswith("  to mend it: sandboxctl image import")
+    assert what.startswith("sandboxctl: No such image: 127.0.0.1:1/nope:latest: pulling it failed")
+    assert mend.endswith("sandboxctl image load -i FILE")
 
 
 def test_wrong_usage_is_2(sandboxctl: Sandboxctl) -> None:

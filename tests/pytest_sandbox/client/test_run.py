@@ -115,8 +115,8 @@ def test_commands_that_cannot_start(client: Client, busybox: str, command: str, 
 
 
 def test_an_unknown_image(client: Client) -> None:
-    with pytest.raises(NoSuchImage, match="No such image: nope:latest"):
-        client.run("nope", ["true"])
+    with pytest.raises(NoSuchImage, match=r"No such image: 127\.0\.0\.1:1/nope:latest"):
+        client.run("127.0.0.1:1/nope", ["true"])
 
 
 @pytest.mark.parametrize("image", ["UPPER", "a:b:c", "", "a b", "../x"])

@@ -179,7 +179,8 @@ class Origin:
         return f"{kind} {self.endpoint.domain}"
 
     def _unreachable(self, error: Exception, what: str = "") -> SandboxError:
-        why, mend = _reason(error), ""
+        why = _reason(error)
+        mend = "check the name and the network, or load a file: sandboxctl image load -i FILE"
         section = f'[registry."{self.endpoint.domain}"]'
         if isinstance(error, ssl.SSLCertVerificationError):
             mend = f"write in registries.toml: {section} ca-file = PATH of its authority"
