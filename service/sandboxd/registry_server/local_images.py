@@ -8,6 +8,7 @@ time, and so is its digest.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from sandboxd.errors import BadRequest, NotFound
 from sandboxd.images import Reference
-from sandboxd.images.compress import compressed_layer, workers
+from sandboxd.images.compress import compressed_layer
 from sandboxd.images.documents import diff_ids, parsed_object
 from sandboxd.images.registry.manifests import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from sandboxd.linux.idmap import IdMap
@@ -110,7 +111,7 @@ class LocalImages:
         with self._store.blobs.open(image) as blob:
             raw = blob.read()
         ordered = diff_ids(parsed_object(raw, "image config"))
-        with ThreadPoolExecutor(workers(len(ordered))) as pool:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             made = pool.map(self._compressed, dict.fromkeys(ordered))
             layers = dict(zip(dict.fromkeys(ordered), made, strict=True))
         document: dict[str, Any] = {
