@@ -95,12 +95,9 @@ class Suite:
 
         names = {self.named(image): image for image in needs}
         absent = missing(client, names)
-        unloadable = [name for name in absent if name.startswith("sha256:")]
-        if offline or unloadable:
-            lines = [
-                _line(names[name], needs[names[name]], name)
-                for name in (absent if offline else unloadable)
-            ]
+        stuck = [name for name in absent if offline or name.startswith("sha256:")]
+        if stuck:
+            lines = [_line(names[name], needs[names[name]], name) for name in stuck]
             return _listed(_OFFLINE if offline else _UNLOADED, lines)
         self._failures = fetch(client, absent) if absent else {}
         return ""

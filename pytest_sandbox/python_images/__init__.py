@@ -2,7 +2,7 @@
 
 The interpreter's image holds what `host` does not show anyway, at the place where it lies here: an
 interpreter knows its own path in more ways than can be changed. Requirements are a virtual
-environment at `/opt/python/env` above it. See docs/decisions/0011-python-images.md.
+environment at `/opt/python/env` above it. See docs/decisions/0012-python-images.md.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pytest_sandbox.python_images.interpreters import Interpreter
 
@@ -121,15 +122,26 @@ def _asked(interpreter: Interpreter, requirements: Sequence[str]) -> Iterator[st
 _RESOLVE = "resolve the requirements"
 
 
-def _pinned(entry: Mapping[str, dict[str, dict[str, dict[str, str]]]]) -> str:
+def _pinned(entry: Mapping[str, Any]) -> str:
     """A line for one package of pip's report: pip.pypa.io, "Installation Report"."""
     name, version = entry["metadata"]["name"], entry["metadata"]["version"]
-    hashes = entry["download_info"].get("archive_info", {}).get("hashes", {})
-    if "sha256" not in hashes:
+    source = entry["download_info"]
+    known = source.get("archive_info", {}).get("hashes", {}).get("sha256")
+    found = known or _hash_of_file(source["url"])
+    if not found:
         from pytest_sandbox.errors import BadRequest
 
         raise BadRequest(f"requirement {name}", "its source has no hash to tell it by", _MEND)
-    return f"{name}=={version} --hash=sha256:{hashes['sha256']}"
+    return f"{name}=={version} --hash=sha256:{found}"
+
+
+def _hash_of_file(url: str) -> str:
+    """Of a wheel or archive of this machine, which an older pip reports without one."""
+    path = Path(unquote(urlsplit(url).path))
+    if not url.startswith("file:") or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_unhashable(requirements: Sequence[str]) -> None:
