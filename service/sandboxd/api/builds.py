@@ -67,7 +67,7 @@ async def build(call: Call) -> web.StreamResponse:
         root = await consume(call.request, unpack)
         read = partial(Context.open, root, query.text("dockerfile"), is_lasting=False)
         context = await in_thread(read)
-        return await _streamed(call, context, options, staged, quiet=query.flag("q"))
+        return await _streamed(call, context, options, quiet=query.flag("q"))
 
 
 async def build_directory(call: Call) -> web.StreamResponse:
@@ -101,8 +101,7 @@ async def build_directory(call: Call) -> web.StreamResponse:
         text=None if text is None else text.encode(errors="surrogateescape"),
     )
     context = await in_thread(read)
-    with call.engine.store.staging("build") as staged:
-        return await _streamed(call, context, options, staged)
+    return await _streamed(call, context, options)
 
 
 async def prune(call: Call) -> web.StreamResponse:
@@ -121,7 +120,7 @@ def _unpacked(unpack: Callable[..., Path], staged: Path, idmap: object, body: Bi
 
 
 async def _streamed(
-    call: Call, context: Context, options: BuildOptions, staged: Path, *, quiet: bool = False
+    call: Call, context: Context, options: BuildOptions, *, quiet: bool = False
 ) -> web.StreamResponse:
     """The build's progress as it goes; the head goes out with the first of it.
 
@@ -133,7 +132,7 @@ async def _streamed(
         if not quiet:
             told.put_nowait(entry)
 
-    building = asyncio.ensure_future(_built(call, context, options, report, staged, quiet))
+    building = asyncio.ensure_future(_built(call, context, options, report))
     building.add_done_callback(lambda _: told.put_nowait(None))
     response: web.StreamResponse | None = None
     try:
@@ -161,15 +160,8 @@ async def _streamed(
     return response
 
 
-async def _built(
-    call: Call,
-    context: Context,
-    options: BuildOptions,
-    report: Report,
-    staged: Path,
-    quiet: bool,
-) -> Image:
-    image = await call.engine.builds.build(context, options, report, staged)
+async def _built(call: Call, context: Context, options: BuildOptions, report: Report) -> Image:
+    image = await call.engine.builds.build(context, options, report)
     for name in options.names:
         call.engine.events.publish("image", "tag", image.id, {"name": name.tagged})
     return image

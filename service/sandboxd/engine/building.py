@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sandboxd.images import Image
     from sandboxd.images.build.cache import CacheDirectories, StepCache
     from sandboxd.images.build.context import Context
+    from sandboxd.images.build.file_digests import KnownFiles
     from sandboxd.images.build.options import BuildOptions, Report
     from sandboxd.images.build.steps import RunStep
 
@@ -45,12 +46,10 @@ class Building:
 
     def __init__(self, floors: Floors) -> None:
         self._floors, self._idmap = floors, floors.store.idmap
-        self._cached: tuple[StepCache, CacheDirectories] | None = None
+        self._cached: tuple[StepCache, CacheDirectories, KnownFiles] | None = None
         self.under_way = 0
 
-    async def build(
-        self, context: Context, options: BuildOptions, report: Report, staged: Path
-    ) -> Image:
+    async def build(self, context: Context, options: BuildOptions, report: Report) -> Image:
         """See `images.build.builder.build_image`."""
         # Most services never build anything: the parser is not worth its memory to them.
         from sandboxd.images.build.builder import build_image
@@ -61,7 +60,7 @@ class Building:
         tools = Tools(floors.store, floors.images, self._idmap, self, *self._caches())
         self.under_way += 1
         try:
-            return await build_image(tools, context, options, report, staged)
+            return await build_image(tools, context, options, report)
         finally:
             self.under_way -= 1
 
@@ -70,9 +69,10 @@ class Building:
 
         Cache mounts go only when everything goes.
         """
-        cache, directories = self._caches()
+        cache, directories, files = self._caches()
         keys, size = list(cache.prune(unused_for)), 0
         if not unused_for:
+            files.forget()
             for path in directories.paths():
                 size += tree_size(path)
             keys += [path.name for path in directories.prune()]
@@ -123,12 +123,13 @@ class Building:
             return self._floors.images.host_rootfs(step.lowers, upper)
         return Rootfs(tuple(str(path) for path in step.lowers), upper)
 
-    def _caches(self) -> tuple[StepCache, CacheDirectories]:
+    def _caches(self) -> tuple[StepCache, CacheDirectories, KnownFiles]:
         from sandboxd.images.build.cache import CacheDirectories, StepCache
+        from sandboxd.images.build.file_digests import KnownFiles
 
         if self._cached is None:
             store = self._floors.store
-            self._cached = StepCache(store), CacheDirectories(store)
+            self._cached = StepCache(store), CacheDirectories(store), KnownFiles(store)
         return self._cached
 
 

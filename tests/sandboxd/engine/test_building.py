@@ -35,10 +35,8 @@ class Yard:
         self.told.clear()
         text = "\n".join([f"FROM {base}", *lines]).encode()
         wanted = BuildOptions(names=(Reference.parse("app"),), **options)
-        store = self.bench.engine.store
-        with store.staging("build") as staged:
-            context = Context.open(self.context, text=text)
-            image = await self.bench.engine.builds.build(context, wanted, self.told.append, staged)
+        context = Context.open(self.context, text=text)
+        image = await self.bench.engine.builds.build(context, wanted, self.told.append)
         return image.id
 
     @property

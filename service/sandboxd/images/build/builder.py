@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from sandboxd.errors import BadRequest, SandboxError
+from sandboxd.errors import BadRequest, NoSuchImage, SandboxError
 from sandboxd.images.build.bases import Bases, Built
 from sandboxd.images.build.context import Context
 from sandboxd.images.build.dockerfile import parse_dockerfile
@@ -21,15 +20,17 @@ from sandboxd.images.build.shop import Shop, Tools
 from sandboxd.images.build.stage_build import StageBuild, StepError
 from sandboxd.images.build.stages import plan_stages
 from sandboxd.images.image import Image
+from sandboxd.images.images import Images
 from sandboxd.images.reference import Reference
 from sandboxd.images.sources import Arrival, Workbench
+from sandboxd.store.digests import digest_of
 from sandboxd.threads import in_thread
 
 
 async def build_image(
-    tools: Tools, context: Context, options: BuildOptions, report: Report, staged: Path
+    tools: Tools, context: Context, options: BuildOptions, report: Report
 ) -> Image:
-    """Build, name and return the image; `staged` is a private directory of the state root.
+    """Build, name and return the image.
 
     `report` gets the objects of the Engine API's build stream. Raises BadRequest, BuildFailed for a
     command of RUN, whatever a pull raises. A build that fails leaves no image, and what it made so
@@ -41,7 +42,7 @@ async def build_image(
         report({"stream": f"[Warning] {warning}\n"})
     with ExitStack() as held:
         bases = Bases(tools.images, options, report)
-        digests = FileDigests(tools.store, is_lasting=context.is_lasting)
+        digests = FileDigests(tools.files, is_lasting=context.is_lasting)
         running: dict[int, asyncio.Task[Built]] = {}
 
         def stage(index: int) -> asyncio.Future[Built]:
@@ -51,7 +52,7 @@ async def build_image(
             # Of two stages that wait for this one, the end of one must not end it.
             return asyncio.shield(running[index])
 
-        shop = Shop(tools, options, context, plan, report, staged, held, bases, digests, stage)
+        shop = Shop(tools, options, context, plan, report, held, bases, digests, stage)
         try:
             for index in plan.needed:
                 stage(index)
@@ -107,7 +108,13 @@ def _taken_in(shop: Shop, built: Built) -> Image:
             return images.get(base.id)
     if not built.changed and not built.image_id:
         raise BadRequest("no image was generated", "the stage has no instruction")
-    return images.take(_BuiltImage(built, names, dict(shop.options.labels)))[0]
+    source = _BuiltImage(built, names, dict(shop.options.labels))
+    if (known := source.known(images)) is None:
+        return images.take(source)[0]
+    for name in names:
+        if name.tagged not in known.tags:
+            images.tag(known.id, name.name, name.tag or "latest")
+    return images.get(known.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +125,23 @@ class _BuiltImage:
     names: tuple[Reference, ...]
     labels: dict[str, str]
 
+    def known(self, images: Images) -> Image | None:
+        """The image, when it is there already: nothing is written then but new names."""
+        try:
+            found = images.get(digest_of(self._bytes()))
+        except NoSuchImage:
+            return None
+        return found if found.on_host == self.built.chain.on_host else None
+
     def arrivals(self, bench: Workbench) -> Iterator[Arrival]:
         chain = self.built.chain
         for layer in chain.layers:
             if not bench.has(layer):
                 raise SandboxError(f"layer {layer}", "it vanished during the build")
-        document = json.dumps(self._document(), separators=(",", ":"), sort_keys=True)
-        yield Arrival(document.encode(), chain.layers, self.names, on_host=chain.on_host)
+        yield Arrival(self._bytes(), chain.layers, self.names, on_host=chain.on_host)
+
+    def _bytes(self) -> bytes:
+        return json.dumps(self._document(), separators=(",", ":"), sort_keys=True).encode()
 
     def _document(self) -> dict[str, Any]:
         """https://github.com/opencontainers/image-spec/blob/main/config.md"""

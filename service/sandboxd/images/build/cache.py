@@ -88,8 +88,6 @@ class StepCache:
         with self._store.database.releasing():
             for key in gone:
                 rows.delete(key)
-            if not unused_for:
-                self._store.database.execute("DELETE FROM file_digests")
         return gone
 
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 from typing import Final
 
-from sandboxd.images.build.file_digests import FileDigests
+from sandboxd.images.build.file_digests import FileDigests, user_attributes
 from sandboxd.images.build.selection import Picked
 from sandboxd.images.build.union import Node, Parts, walk
-from sandboxd.linux.xattrs import is_overlays_own
 
 _KINDS: Final = {
     stat.S_IFREG: "file",
@@ -51,26 +49,10 @@ class Contents:
         owner = [status.st_uid, status.st_gid] if keeps_owner else []
         record: list[object] = ["/".join(target), kind, stat.S_IMODE(status.st_mode), owner]
         if kind == "file":
-            record += [status.st_size, self._digests.of(node)]
+            record += [status.st_size, *self._digests.of(node)]
         elif kind == "link":
             record += [node.link_target()]
-        if kind in ("file", "directory"):
-            record += [user_attributes(node)]
+        elif kind == "directory" and node.stack:
+            record += [user_attributes(node.stack[0])]
         # json escapes every control and non-ASCII character, so a record cannot imitate two.
         self._total.update(json.dumps(record).encode() + b"\n")
-
-
-def user_attributes(node: Node) -> dict[str, str]:
-    """The extended attributes of a file or directory that a copy of it gets; values in hex."""
-    if node.is_directory:
-        return _attributes(node.stack[0]) if node.stack else {}
-    fd = node.open()
-    try:
-        return _attributes(fd)
-    finally:
-        os.close(fd)
-
-
-def _attributes(fd: int) -> dict[str, str]:
-    names = [name for name in sorted(os.listxattr(fd)) if name.startswith("user.")]
-    return {name: os.getxattr(fd, name).hex() for name in names if not is_overlays_own(name)}

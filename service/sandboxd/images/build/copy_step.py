@@ -65,7 +65,7 @@ class CopyStep:
             mode,
             copy.is_add and copy.unpack,
             shop.tools.idmap,
-            shop.staged,
+            shop.fresh_directory,
             stage.chain.on_host or (found is not None and found.chain.on_host),
             extra,
         )

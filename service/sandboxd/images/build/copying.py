@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,9 +47,10 @@ class Source:
 class Copying:
     """One COPY or ADD, words expanded; `target` is absolute.
 
-    `below` are the layers that it comes to lie on, none with --link. `extra` are files, heredocs
-    and downloads, in directories of their own. `unpacks`: local archives are unpacked. `on_host`:
-    the layers or the sources lie on the machine's own root.
+    `below` are the layers that it comes to lie on, none with --link. `extra` are files,
+    heredocs and downloads, in directories of their own. `staging` makes private directories.
+    `unpacks`: local archives are unpacked. `on_host`: the layers or the sources lie on the
+    machine's own root.
     """
 
     request: Request
@@ -60,7 +60,7 @@ class Copying:
     mode: int | None
     unpacks: bool
     idmap: IdMap
-    staged: Path
+    staging: Callable[[str], Path]
     on_host: bool
     extra: Sequence[Path] = field(default=())
 
@@ -110,8 +110,7 @@ class Copying:
             assert node is not None
             if not is_archive(node):
                 return None
-            tree = Path(tempfile.mkdtemp(prefix="added-", dir=self.staged))
-            attic = Path(tempfile.mkdtemp(prefix="attic-", dir=self.staged))
+            tree, attic = self.staging("added"), self.staging("attic")
             with open(node.open(), "rb") as stream:
                 unpack_tree(Decompressed(stream), tree, attic, self.idmap)
             os.chmod(tree, 0o755)

@@ -14,7 +14,7 @@ import stat
 from typing import Final
 
 from sandboxd.errors import BadRequest
-from sandboxd.images.build.contents import user_attributes
+from sandboxd.images.build.file_digests import user_attributes
 from sandboxd.images.build.selection import Picked
 from sandboxd.images.build.union import Node, Parts, Union, walk
 from sandboxd.images.ownership import Ownership
@@ -138,7 +138,7 @@ class LayerWriter:
                 owner = self._ownership.placed(status.st_uid, status.st_gid)
                 _set(fd, owner, stat.S_IMODE(status.st_mode))
                 self._times[real] = status.st_mtime_ns
-                _copy_attributes(fd, user_attributes(node))
+                _copy_attributes(fd, user_attributes(node.stack[0]))
                 return False
             if not stat.S_ISLNK(node.status.st_mode):
                 raise BadRequest(f"cannot copy to non-directory: /{'/'.join(real)}")
@@ -157,7 +157,7 @@ class LayerWriter:
         real = self._real(parts)
         fd = self._opened(real)
         _set(fd, self._owner_of(node, keeps_owner), self._mode_of(node))
-        _copy_attributes(fd, user_attributes(node))
+        _copy_attributes(fd, user_attributes(node.stack[0]))
         self._times[real] = node.status.st_mtime_ns
 
     def _leaf(self, node: Node, parts: Parts, keeps_owner: bool) -> None:
@@ -199,8 +199,7 @@ class LayerWriter:
             try:
                 self._data(source, target, node.status.st_size)
                 _set(target, owner, self._mode_of(node))
-                attributes = {key: os.getxattr(source, key).hex() for key in _users(source)}
-                _copy_attributes(target, attributes)
+                _copy_attributes(target, user_attributes(source))
                 os.utime(target, ns=(node.status.st_mtime_ns, node.status.st_mtime_ns))
             finally:
                 os.close(target)
@@ -261,14 +260,9 @@ def _set_leaf(node: Node, parent: int, name: str, owner: Owner) -> None:
     os.utime(name, ns=(moment, moment), dir_fd=parent, follow_symlinks=False)
 
 
-def _users(fd: int) -> list[str]:
-    return [name for name in os.listxattr(fd) if name.startswith("user.")]
-
-
 def _copy_attributes(fd: int, attributes: dict[str, str]) -> None:
     for name, value in attributes.items():
-        if not name.startswith("user.overlay."):
-            os.setxattr(fd, name, bytes.fromhex(value))
+        os.setxattr(fd, name, bytes.fromhex(value))
 
 
 def _write_all(fd: int, data: bytes) -> None:

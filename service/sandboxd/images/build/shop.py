@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from sandboxd.images.build.bases import Bases, Built, Chain
 from sandboxd.images.build.cache import CacheDirectories, StepCache
 from sandboxd.images.build.context import Context
 from sandboxd.images.build.copying import Source
-from sandboxd.images.build.file_digests import FileDigests
+from sandboxd.images.build.file_digests import FileDigests, KnownFiles
 from sandboxd.images.build.options import BuildOptions, Report
 from sandboxd.images.build.stages import SCRATCH, Plan
 from sandboxd.images.build.steps import StepRunner
@@ -40,6 +40,7 @@ class Tools:
     runner: StepRunner
     cache: StepCache
     directories: CacheDirectories
+    files: KnownFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Found:
 
 @dataclass(slots=True)
 class Shop:
-    """`staged` is a private directory of the state root; `held` is closed with the build.
+    """`held` is closed with the build.
 
     `stage` gives a stage once it is built.
     """
@@ -62,19 +63,24 @@ class Shop:
     context: Context
     plan: Plan
     report: Report
-    staged: Path
     held: ExitStack
     bases: Bases
     digests: FileDigests
     stage: Callable[[int], Awaitable[Built]]
-    _serial: itertools.count[int] = field(default_factory=itertools.count)
+    _staged: Path | None = None
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
 
     def say(self, text: str) -> None:
         """One piece of the build's output."""
         self.report({"stream": text})
 
     def fresh_directory(self, prefix: str) -> Path:
-        return Path(tempfile.mkdtemp(prefix=f"{prefix}-{next(self._serial)}-", dir=self.staged))
+        """A private directory of the state root, gone with the build. Most cached builds need none:
+        the first one that is asked for makes the place for all."""
+        with self._mutex:
+            if self._staged is None:
+                self._staged = self.held.enter_context(self.tools.store.staging("build"))
+        return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self._staged))
 
     def pin(self, digest: str) -> None:
         """Keep a layer until the build is over."""

@@ -19,6 +19,7 @@ from sandboxd.images import Image, Images
 from sandboxd.images.build.builder import build_image
 from sandboxd.images.build.cache import CacheDirectories, StepCache
 from sandboxd.images.build.context import Context, unpack_context
+from sandboxd.images.build.file_digests import KnownFiles
 from sandboxd.images.build.options import BuildOptions
 from sandboxd.images.build.shop import Tools
 from sandboxd.images.build.steps import RunStep
@@ -43,7 +44,10 @@ class Workshop:
 
     def __post_init__(self) -> None:
         cache, directories = StepCache(self.store), CacheDirectories(self.store)
-        self.tools = Tools(self.store, self.images, self.store.idmap, self, cache, directories)
+        files = KnownFiles(self.store)
+        self.tools = Tools(
+            self.store, self.images, self.store.idmap, self, cache, directories, files
+        )
 
     def files(self, **tree: Any) -> Workshop:
         """Put files into the context; `__` in a name is a slash, `_dot_` a dot."""
@@ -74,7 +78,7 @@ class Workshop:
                 root = unpack_context(BytesIO(tar), staged, self.store.idmap)
             context = Context.open(root, text=dockerfile.encode(), is_lasting=lasting)
             wanted = BuildOptions(names=references, **options)
-            work = build_image(self.tools, context, wanted, self.told.append, staged)
+            work = build_image(self.tools, context, wanted, self.told.append)
             return asyncio.run(work)
 
     async def run(self, step: RunStep) -> int:

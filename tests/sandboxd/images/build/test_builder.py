@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -222,18 +223,14 @@ class TestStages:
                     await asyncio.gather(*(event.wait() for event in started.values()))
                     return 0
 
-            tools = shop.tools.__class__(
-                shop.store, shop.images, shop.store.idmap, Meeting(), shop.tools.cache,
-                shop.tools.directories,
-            )  # fmt: skip
+            tools = replace(shop.tools, runner=Meeting())
             text = (
                 b"FROM base AS one\nRUN a\nFROM base AS two\nRUN b\nFROM base\n"
                 b"COPY --from=one /file /1\nCOPY --from=two /file /2"
             )
-            with shop.store.staging("build") as staged:
-                context = Context.open(shop.context, text=text)
-                work = build_image(tools, context, BuildOptions(), shop.told.append, staged)
-                image = asyncio.run(asyncio.wait_for(work, 30))
+            context = Context.open(shop.context, text=text)
+            work = build_image(tools, context, BuildOptions(), shop.told.append)
+            image = asyncio.run(asyncio.wait_for(work, 30))
             assert shop.tree(image)["1"] == "a file"
 
     def test_a_failure_ends_the_others(self, workshop: Callable[..., Any]) -> None:
