@@ -50,7 +50,7 @@ def run_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:
 
 def _prepare_in_child(control: socket.socket, *, single_id: bool) -> int:
     """Rehearse; a descriptor of this process's own /proc directory, which the container's hides."""
-    slot.quiet_in_child(control, "sandbox-join")
+    slot.quiet_in_child("sandbox-join", control.fileno())
     own = os.open("/proc/self/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     process = Process((_NO_COMMAND,), ("PATH=/",), capabilities=capabilities.NAMES)

@@ -14,14 +14,14 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-from sandboxd.launcher import joiner, profile, slot, wire
+from sandboxd.launcher import joiner, profile, slot, twin, wire
 from sandboxd.launcher.spec import HostRoot
 from sandboxd.linux import capabilities, namespaces
 from sandboxd.linux import process as own_process
 from sandboxd.linux.pidfd import reap
 
 _QUIET: Final = 0.004
-"""Seconds without a message after which mounts of ended containers are taken down."""
+"""Seconds without a message after which is done what nobody may wait for."""
 _LEFT_MAX: Final = 16
 """Ended containers whose mounts wait for such a pause."""
 
@@ -51,6 +51,12 @@ class ForkServer:
         self._poll = select.epoll()
         self._children: dict[int, Child] = {}
         self._left: list[int] = []
+        self._has_twins = twin.possible()
+        self._twins: dict[int, int] = {}
+        """A pipe that hangs up once a slot has executed its command, to the pidfd of its twin."""
+        self._buried: set[int] = set()
+        self._unsettled = False
+        """Whether twins may have become useless since somebody looked."""
         self._heirs: dict[int, int] = {}
         """Token to pidfd of what a joiner that still lives has started."""
         self._orphaned: set[int] = set()
@@ -60,12 +66,15 @@ class ForkServer:
         service = self._service.fileno()
         self._poll.register(service, select.EPOLLIN)
         while True:
-            ready = self._poll.poll(_QUIET if self._left else None)
+            ready = self._poll.poll(_QUIET if self._left or self._unsettled else None)
             if not ready or len(self._left) > _LEFT_MAX:
                 self._clear_away()
             for fd, _ in ready:
                 if fd == service:
                     self._answer()
+                elif fd in self._buried:
+                    self._buried.remove(fd)
+                    self._taken(fd)
                 else:
                     self._reap(fd)
 
@@ -77,6 +86,7 @@ class ForkServer:
             os._exit(0)
 
     def _answer(self) -> None:
+        self._unsettled = True
         try:
             message, fds = wire.receive(self._service)
         except (EOFError, ConnectionResetError):
@@ -102,27 +112,31 @@ class ForkServer:
     ) -> None:
         root = None if host is None else HostRoot(*host)
         work = slot.SlotWork(kind, *self._places, self._single_id, root)
+        birth, told = wire.pair()
         ours, theirs = wire.pair()
+        lives, alive = os.pipe2(os.O_CLOEXEC)
         try:
-            pid, pidfd = namespaces.fork_into(namespaces.CONTAINER)
+            pid, pidfd, twin_pidfd = self._fork_slot(birth, told)
             if pid == 0:
-                self._slot_in_child(ours, theirs, work)
+                birth.detach()
+                slot.begin_in_child(told, work)
             self._keep(pidfd, Child(token))
             self._children[pidfd] = Child(token, namespaces.open_namespace(pid, "mnt"))
+            if twin_pidfd >= 0:
+                self._twins[os.dup(lives)] = twin_pidfd
             self._write_maps(pid)
-            ours.send(b"m")
+            wire.send(birth, ("mapped",), [theirs.fileno(), alive])
             self._tell(("child", token), [pidfd, ours.fileno()])
         finally:
-            ours.close()
-            theirs.close()
+            for end in (birth, told, ours, theirs):
+                end.close()
+            os.close(lives)
+            os.close(alive)
 
-    def _slot_in_child(
-        self, ours: socket.socket, theirs: socket.socket, work: slot.SlotWork
-    ) -> NoReturn:
-        ours.close()
-        if theirs.recv(1) != b"m":
-            os._exit(125)
-        slot.run_in_child(theirs, work)
+    def _fork_slot(self, birth: socket.socket, told: socket.socket) -> tuple[int, int, int]:
+        if self._has_twins:
+            return twin.fork(namespaces.CONTAINER, birth, told)
+        return (*namespaces.fork_into(namespaces.CONTAINER), -1)
 
     def _write_maps(self, pid: int) -> None:
         for name, text in (("uid_map", self._uid_map), ("gid_map", self._gid_map)):
@@ -164,15 +178,20 @@ class ForkServer:
         self._children[pidfd] = child
         self._poll.register(pidfd, select.EPOLLIN)
 
-    def _reap(self, pidfd: int) -> None:
+    def _taken(self, pidfd: int) -> int:
+        """The exit code of a process that has ended, or minus a signal; its pidfd is closed."""
         code = reap(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        return code
+
+    def _reap(self, pidfd: int) -> None:
+        code = self._taken(pidfd)
         child = self._children.pop(pidfd)
         if not child.joins or code not in (joiner.LEFT, joiner.DONE):
             self._tell(("exit", child.token, code))
         elif code == joiner.LEFT:
             self._leave(child.token)
-        self._poll.unregister(pidfd)
-        os.close(pidfd)
         if child.mounts is not None:
             self._left.append(child.mounts)
 
@@ -184,9 +203,19 @@ class ForkServer:
             self._orphaned.add(token)
 
     def _clear_away(self) -> None:
-        """Unmount what ended containers had mounted; somebody would wait for it at their end."""
+        """Unmount what ended containers had mounted; kill the twins of what is no slot any more."""
+        self._unsettled = False
         while self._left:
             os.close(self._left.pop())
+        hung_up = select.poll()
+        for lives in self._twins:
+            hung_up.register(lives, 0)
+        for lives, _ in hung_up.poll(0):
+            pidfd = self._twins.pop(lives)
+            os.close(lives)
+            self._buried.add(pidfd)
+            self._poll.register(pidfd, select.EPOLLIN)
+            twin.bury(pidfd)
 
 
 def main(service_fd: int, store: str, memory: str, uid_map: str, gid_map: str) -> NoReturn:

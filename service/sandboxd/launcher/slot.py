@@ -36,10 +36,20 @@ class SlotWork(NamedTuple):
     host: HostRoot | None = None
 
 
-def run_in_child(control: socket.socket, work: SlotWork) -> NoReturn:
-    """The whole life of a slot, from the written id map to exec."""
+def begin_in_child(told: socket.socket, work: SlotWork) -> NoReturn:
+    """Wait until the id map is written; with that news come the control socket, and a pipe that
+    this process has open until it executes its command."""
     try:
-        quiet_in_child(control, "sandbox-slot")
+        _, (control, alive) = wire.receive(told)
+    except EOFError:
+        os._exit(125)
+    run_in_child(socket.socket(fileno=control), alive, work)
+
+
+def run_in_child(control: socket.socket, alive: int, work: SlotWork) -> NoReturn:
+    """The rest of a slot's life, up to exec."""
+    try:
+        quiet_in_child("sandbox-slot", control.fileno(), alive)
         stage = prepare_in_child(work)
         message, fds = wire.receive(control)
         _launch_in_child(control, stage, work, message, fds)
@@ -65,17 +75,19 @@ def report_in_child(control: socket.socket, error: BaseException) -> NoReturn:
     os._exit(code)
 
 
-def quiet_in_child(control: socket.socket, name: str) -> None:
-    """Nothing of the fork server stays: name, session, descriptors but `control`."""
+def quiet_in_child(name: str, *kept: int) -> None:
+    """Nothing of the fork server stays: name, session, descriptors but those `kept`."""
     os.setsid()
     own_process.set_name(name)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for number in range(3):
         os.dup2(null, number)
-    keep = control.fileno()
-    if keep > 3:
-        own_process.close_from(3, keep - 1)
-    own_process.close_from(keep + 1)
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            own_process.close_from(first, fd - 1)
+        first = fd + 1
+    own_process.close_from(first)
 
 
 def prepare_in_child(work: SlotWork) -> Stage:

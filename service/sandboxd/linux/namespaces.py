@@ -18,7 +18,9 @@ CLONE_NEWIPC: Final = 0x08000000
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWPID: Final = 0x20000000
 CLONE_NEWNET: Final = 0x40000000
+_CLONE_VM: Final = 0x00000100
 _CLONE_PIDFD: Final = 0x00001000
+_CLONE_PARENT: Final = 0x00008000
 
 CONTAINER: Final = (
     CLONE_NEWUSER
@@ -69,6 +71,17 @@ def fork_into(flags: int = 0) -> tuple[int, int]:
     size = ctypes.c_size_t(ctypes.sizeof(args))
     pid = syscall("clone3", hex(flags), syscalls.SYS_CLONE3, ctypes.byref(args), size)
     return pid, (pidfd.value if pid else -1)
+
+
+def clone_sharing_memory(flags: int) -> None:
+    """clone3(2) with CLONE_VM and CLONE_PARENT: a sibling in fresh namespaces, on this very stack.
+
+    Returns in the sibling. The caller must be stopped inside the call, and must never leave it: the
+    sibling has taken over its stack.
+    """
+    args = _CloneArgs(flags | _CLONE_VM | _CLONE_PARENT, 0, 0, 0, 0, 0, 0, 0)
+    size = ctypes.c_size_t(ctypes.sizeof(args))
+    syscall("clone3", hex(flags), syscalls.SYS_CLONE3, ctypes.byref(args), size)
 
 
 def open_namespace(pid: int | str, kind: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -18,7 +19,8 @@ import pytest
 from sandboxd.launcher.client import Launcher, Running
 from sandboxd.launcher.profile import DEFAULT_CAPABILITIES
 from sandboxd.launcher.spec import ContainerSpec, Mount, Process, Rootfs
-from sandboxd.linux import idmap
+from sandboxd.linux import idmap, seccomp
+from sandboxd.linux.syscall_numbers import NUMBERS
 
 
 @dataclass
@@ -67,21 +69,42 @@ class Bench:
 Scenario = Callable[[Bench], Awaitable[Any]]
 
 
-@pytest.fixture(params=["own", "single"])
+@pytest.fixture(params=["own", "single", "untraced"])
 def bench(
     request: pytest.FixtureRequest, in_child: Callable[..., Any], busybox_tar: Path
 ) -> Iterator[Callable[[Scenario], Any]]:
-    """Call it with a coroutine function: it runs under this user's map and a single-id map."""
+    """Call it with a coroutine function: it runs under this user's map and a single-id map, and
+    where nobody may trace, so that slots have no twins."""
     base = Path(tempfile.mkdtemp(prefix="sbx-launcher-", dir="/tmp"))
     ids = idmap.single() if request.param == "single" else idmap.choose()
-    yield lambda scenario: in_child(partial(_run, base, ids, busybox_tar, scenario))
+    deny = _refuse_ptrace if request.param == "untraced" else None
+    yield lambda scenario: in_child(partial(_run, base, ids, busybox_tar, scenario, deny))
     shutil.rmtree(base, ignore_errors=True)
     shutil.rmtree(base.with_name(f"{base.name}-memory"), ignore_errors=True)
 
 
-def _run(base: Path, ids: idmap.IdMap, tar: Path, scenario: Scenario) -> Any:
+def _refuse_ptrace() -> None:
+    """As a container's default filter did before Linux 4.8."""
+    filter_ = seccomp.Program()
+    filter_.load(seccomp.NUMBER_OFFSET)
+    filter_.branch(seccomp.EQUAL, NUMBERS[os.uname().machine]["ptrace"], "refuse")
+    filter_.ret(seccomp.RET_ALLOW)
+    filter_.mark("refuse")
+    filter_.ret(seccomp.ret_errno(errno.EPERM))
+    seccomp.PreparedFilter(filter_.assemble()).install()
+
+
+def _run(
+    base: Path,
+    ids: idmap.IdMap,
+    tar: Path,
+    scenario: Scenario,
+    deny: Callable[[], None] | None = None,
+) -> Any:
     os.umask(0o022)
     idmap.enter_outer_namespace(ids)
+    if deny is not None:
+        deny()
     tree, stage = base / "tree", base / "stage"
     tree.mkdir(mode=0o755)
     stage.mkdir()

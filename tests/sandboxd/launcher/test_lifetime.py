@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from sandboxd.launcher import twin
+
 pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_busybox]
 
 Run = Callable[[Callable[..., Any]], Any]
@@ -51,6 +53,36 @@ def test_an_idle_container_holds_no_python(bench: Run) -> None:
             return "python" in mapped, children.read()
 
     assert bench(scenario) == (False, "")
+
+
+def test_a_twin_goes_once_its_slot_has_executed_its_command(bench: Run) -> None:
+    def states(server: int) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {"sandbox-twin": [], "sandbox-slot": []}
+        with open(f"/proc/{server}/task/{server}/children") as children:
+            for pid in children.read().split():
+                try:
+                    with open(f"/proc/{pid}/stat") as stat:
+                        name, _, rest = stat.read().partition(" (")[2].rpartition(") ")
+                except OSError:
+                    continue
+                found.setdefault(name, []).append(rest[0])
+        return found
+
+    async def scenario(b: Any) -> Any:
+        null = os.open("/dev/null", os.O_RDWR)
+        started = [
+            await b.launcher.start(b.spec("sleep", "1000"), (null, null, null)) for _ in range(5)
+        ]
+        async with asyncio.timeout(20):
+            while True:
+                found = states(b.launcher.pid)
+                if len(found["sandbox-slot"]) == 2 and len(found["sandbox-twin"]) in (0, 2):
+                    break
+                await asyncio.sleep(0.005)
+        expected = ["t", "t"] if twin.possible() else []
+        return found["sandbox-twin"] == expected, found["sleep"] == ["S"] * len(started)
+
+    assert bench(scenario) == (True, True)
 
 
 def test_a_hundred_starts_and_execs_leave_no_descriptor_and_no_mount(bench: Run) -> None:
