@@ -169,19 +169,23 @@ def test_two_writers_of_one_blob(shared: Wire) -> None:
     assert shared("GET", f"/v2/both/blobs/{digest_of(data)}").body == data
 
 
-def with_registry(path: Path, settings_: Settings, body: Callable[[Wire, Store], Any]) -> Any:
+def with_registry(
+    path: Path, settings_: Settings, body: Callable[[Wire, Store], Any], *, enter: bool = True
+) -> Any:
     """Run `body` in a thread beside a registry in this process, in an outer namespace."""
     import asyncio
 
-    idmap.enter_outer_namespace(idmap.choose())
+    ids = idmap.choose()
+    if enter:
+        idmap.enter_outer_namespace(ids)
     os.umask(0o077)
-    store = Store(path / "state", idmap.choose())
+    store = Store(path / "state", ids)
 
     async def scenario() -> Any:
         stop = asyncio.Event()
         sock = socket.create_server(("127.0.0.1", 0))
         wire = Wire(f"127.0.0.1:{sock.getsockname()[1]}")
-        served = asyncio.create_task(serve(store, idmap.choose(), [sock], settings_, stop))
+        served = asyncio.create_task(serve(store, ids, [sock], settings_, stop))
         try:
             return await asyncio.to_thread(body, wire, store)
         finally:

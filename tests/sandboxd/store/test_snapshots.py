@@ -10,7 +10,8 @@ import pytest
 
 from sandboxd.errors import BadRequest, Conflict, NoSuchSnapshot
 from sandboxd.linux import idmap
-from sandboxd.store import Snapshot, Store
+from sandboxd.store import Snapshot, Store, Tree, trees
+from sandboxd.store.digests import digest_of
 
 K1, K2, K3 = (f"sha256:{digit * 64}" for digit in "123")
 
@@ -120,3 +121,51 @@ def test_when_it_was_last_used_survives_a_restart(store: Store) -> None:
     moment = sealed.created + 0.000_001
     assert K1 not in {each.key for each in again.snapshots.unused_since(moment)}
     assert {each.key for each in again.snapshots.unused_since(moment + 1e6)} == {K1, K2}
+
+
+def test_a_stack_from_elsewhere_is_adopted_by_renaming(tmp_path: Path) -> None:
+    store = _opened(tmp_path)
+    below, top = _staged(store, "below"), _staged(store, "top")
+    first = store.snapshots.adopt(digest_of(b"one"), [below], created=5.0, spec={"a": 1})
+    assert (first.digest, first.created, first.spec) == (below.digest, 5.0, {"a": 1})
+    assert not below.staged.exists()  # type: ignore[union-attr]
+    stack = [top, Tree(below.digest, below.size, below.files, None)]
+    second = store.snapshots.adopt(digest_of(b"two"), stack, created=6.0, spec={})
+    assert second.layers == (store.snapshots.tree_path(top.digest), first.layers[0])
+    assert (second.size, second.files) == (first.size + top.size, first.files + top.files)
+    assert second.digest not in (top.digest, below.digest)
+    assert _opened(tmp_path).snapshots.get(second.key) == second
+
+
+def test_the_first_snapshot_of_a_key_stays_and_a_missing_tree_is_noticed(tmp_path: Path) -> None:
+    store = _opened(tmp_path)
+    key = digest_of(b"key")
+    first = store.snapshots.adopt(key, [_staged(store, "a")], created=5.0, spec={})
+    assert store.snapshots.adopt(key, [_staged(store, "b")], created=6.0, spec={}) == first
+    gone = Tree(digest_of(b"gone"), 1, 1, None)
+    with pytest.raises(NoSuchSnapshot):
+        store.snapshots.adopt(digest_of(b"other"), [gone], created=5.0, spec={})
+    assert [each.key for each in store.snapshots.list()] == [key]
+
+
+def test_one_that_was_adopted_counts_as_used_now(tmp_path: Path) -> None:
+    store = _opened(tmp_path)
+    key = digest_of(b"old")
+    store.snapshots.adopt(key, [_staged(store, "a")], created=5.0, spec={})
+    assert store.collect(unused_for=3600).snapshots == ()
+
+
+def _opened(tmp_path: Path) -> Store:
+    return Store(tmp_path / "state", idmap.choose())
+
+
+def _staged(store: Store, content: str) -> Tree:
+    tree = store.root / "staging" / f"tree-{content}"
+    tree.mkdir()
+    (tree / "file").write_text(content)
+    fd = trees.open_tree(tree)
+    try:
+        measured = trees.measure(fd)
+    finally:
+        os.close(fd)
+    return Tree(measured.digest, measured.size, measured.files, tree)
