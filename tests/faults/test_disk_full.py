@@ -70,6 +70,22 @@ def _archive(size: int) -> io.BytesIO:
     return archive
 
 
+def test_a_commit_that_finds_no_room_leaves_nothing(crowded: Client) -> None:
+    script = "head -c 14000000 /dev/urandom > /big; echo small > /small"
+    container = crowded.container("busybox", ["sh", "-c", script]).start()
+    assert container.wait(60) == 0
+    with pytest.raises(NoSpace):
+        container.commit("committed:1")
+    assert "committed:1" not in [tag for image in crowded.images() for tag in image.tags]
+    assert ("A", "/big") in container.changes()
+    again = crowded.container("busybox", ["rm", "-f", "/nothing"]).start()
+    assert again.wait(30) == 0
+    assert again.commit("committed:2")
+    crowded.image_remove("committed:2")
+    for each in (container, again):
+        each.remove()
+
+
 def test_a_log_that_finds_no_room_holds_nobody_up(crowded: Client) -> None:
     script = "cat /dev/zero > /fill; seq 400000; echo end"
     container = crowded.container("busybox", ["sh", "-c", script]).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ async def create(call: Call) -> web.StreamResponse:
         clamp=_epoch(query.text("epoch")),
     )
     # A commit that has begun is not cut short: a client that leaves would not know what it left.
-    image = await call.surface.finish_later(commit(call.engine, container, options))
+    running = call.surface.finish_later(commit(call.engine, container, options))
+    image = await asyncio.shield(running)
     attributes = {**container.attributes, "comment": options.comment, "imageID": image.id}
     call.engine.events.publish("container", "commit", container.id, attributes)
     return json_reply({"Id": image.id}, 201)
