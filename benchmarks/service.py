@@ -41,6 +41,16 @@ class Service:
 @contextlib.contextmanager
 def running(work: Path) -> Iterator[Service]:
     """Start `sandboxd serve` with the interpreter that runs the benchmark; stop it by SIGTERM."""
+    try:
+        with started(work) as service:
+            yield service
+    finally:
+        remove(work)
+
+
+@contextlib.contextmanager
+def started(work: Path) -> Iterator[Service]:
+    """The same, but what it leaves below `work` stays, for `remove` to delete later."""
     path, root = work / "run" / "docker.sock", work / "state"
     environ = os.environ | {
         "SANDBOX_HOST": f"unix://{path}",
@@ -61,4 +71,8 @@ def running(work: Path) -> Iterator[Service]:
     finally:
         process.terminate()
         process.wait(timeout=60)
-        subprocess.run([sys.executable, "-c", _REMOVE, str(root)], check=True)
+
+
+def remove(work: Path) -> None:
+    """Delete the state of a service that was started there."""
+    subprocess.run([sys.executable, "-c", _REMOVE, str(work / "state")], check=True)

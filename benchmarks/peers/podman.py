@@ -16,9 +16,8 @@ from benchmarks.rootfs import IMAGE
 NAME = "podman run --rm"
 
 
-@contextlib.contextmanager
-def one_shot(work: Path, archive: Path) -> Iterator[Subject]:
-    """A subject whose image is imported; what podman keeps mounted or running is ended after."""
+def own_store(work: Path) -> list[str]:
+    """The command, with store and state below `work`. Raises Absent."""
     # Without --storage-driver, rootless podman with --root falls back to copying (vfs).
     # Debian 12's crun refuses hybrid cgroups, hence runc. Its run root must be a short path.
     podman = [found("podman"), "--root", str(work / "pod"), "--runroot", str(work / "podr")]
@@ -27,6 +26,13 @@ def one_shot(work: Path, archive: Path) -> Iterator[Subject]:
     podman += ["--events-backend", "file", "--log-level", "error"]
     if runc := shutil.which("runc"):
         podman += ["--runtime", runc]
+    return podman
+
+
+@contextlib.contextmanager
+def one_shot(work: Path, archive: Path) -> Iterator[Subject]:
+    """A subject whose image is imported; what podman keeps mounted or running is ended after."""
+    podman = own_store(work)
     imported = subprocess.run([*podman, "import", "-q", str(archive), IMAGE], capture_output=True)
     if imported.returncode:
         raise Absent(imported.stderr.decode(errors="replace").strip())
@@ -36,15 +42,15 @@ def one_shot(work: Path, archive: Path) -> Iterator[Subject]:
     try:
         run()
     except RuntimeError as error:
-        _end(podman, work / "pod")
+        end(podman, work / "pod")
         raise Absent(str(error)) from error
     try:
         yield Subject(NAME, run, every=5)
     finally:
-        _end(podman, work / "pod")
+        end(podman, work / "pod")
 
 
-def _end(podman: list[str], store: Path) -> None:
+def end(podman: list[str], store: Path) -> None:
     """podman keeps its store mounted on itself, and without root a process that holds the ids."""
     remove = ["sh", "-c", 'umount "$1/overlay" 2>/dev/null; rm -rf "$1"', "sh", str(store)]
     if os.geteuid() == 0:

@@ -13,6 +13,7 @@ from benchmarks.scenarios import (
     lifecycle,
     one_shot,
     plugin_load,
+    pull,
     push,
     sequential,
 )
@@ -25,5 +26,6 @@ SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "crowd": crowd.measure,
     "plugin-load": plugin_load.measure,
     "commit": commit.measure,
+    "pull": pull.measure,
     "push": push.measure,
 }

@@ -58,14 +58,16 @@ def _process_options(command: Callable[..., int]) -> Callable[..., int]:
 @click.option("--pids-limit", type=int, metavar="NUMBER", help="Limit its processes.")
 @click.option("--cap-add", multiple=True, metavar="NAME", help="Add a capability.")
 @click.option("--cap-drop", multiple=True, metavar="NAME", help="Drop a capability.")
+@click.option("--pull", type=click.Choice(("missing", "always", "never")), default="missing",
+              help="When to ask the image's registry.")  # fmt: skip
 @click.argument("image")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND]...")
 def run(image: str, args: tuple[str, ...], **options: Any) -> int:
     """Run a command in a new container.
 
-    IMAGE is `host`, the machine's own root, read-only below a private layer, or one that `image
-    import` has made. The exit code is the command's own; 127 when it was not found, 126 when it
-    could not be executed, 125 when there was another failure.
+    IMAGE is `host`, the machine's own root, read-only below a private layer, or any other image,
+    pulled when it is missing. The exit code is the command's own; 127 when it was not found, 126
+    when it could not be executed, 125 when there was another failure.
     """
     with _failing_with(_OWN_FAILURE):
         return _run(image, args, options)
@@ -79,6 +81,7 @@ def _run(image: str, args: tuple[str, ...], options: dict[str, Any]) -> int:
         terminal.require_terminal()
     body = container_body(image, args, options)
     with connect(lease=foreground and options["rm"]) as client:
+        _settle_pulls(client, image, options["pull"])
         _keep_named_volumes(client, body)
         container = client.create_container(body, name=options["name"])
         if foreground:
@@ -86,6 +89,20 @@ def _run(image: str, args: tuple[str, ...], options: dict[str, Any]) -> int:
         container.start()
         click.echo(container.id)
         return 0
+
+
+def _settle_pulls(client: Client, image: str, policy: str) -> None:
+    """When the image is pulled, and that whoever waits for it sees how far it is."""
+    from pytest_sandbox.cli.pulling import pull_progress
+
+    def fetch(reference: str) -> None:
+        with pull_progress() as progress:
+            client.pull(reference, progress=progress)
+
+    client.pulls_missing = policy != "never"
+    client.fetch_image = fetch
+    if policy == "always":
+        fetch(image)
 
 
 def _keep_named_volumes(client: Client, body: dict[str, Any]) -> None:

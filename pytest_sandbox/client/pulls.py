@@ -85,7 +85,7 @@ def pull_missing(client: Client, image: str, error: Exception) -> None:
     if not (isinstance(error, NoSuchImage) and client.pulls_missing and image):
         raise error
     try:
-        client.pull(image)
+        (client.fetch_image or client.pull)(image)
     except SandboxError as failure:
         why = f"{failure.what}: {failure.why}" if failure.why else failure.what
         mend = failure.mend or error.mend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Self, Unpack
 
 from pytest_sandbox.autostart import Service
@@ -47,6 +47,8 @@ class Client(SnapshotCalls, TransferCalls):
         self._leased = leased
         self.pulls_missing = True
         """Whether a missing image is pulled, as `docker run` does, or is an error."""
+        self.fetch_image: Callable[[str], object] | None = None
+        """What pulls a missing image, other than `pull`: the command line shows bars meanwhile."""
 
     # containers
 
@@ -181,9 +183,7 @@ class Client(SnapshotCalls, TransferCalls):
         with self._transport.stream(request) as answer:
             return pulls.followed(answer, progress)
 
-    def build(
-        self, context: builds.Context = ".", **options: Unpack[builds.BuildOptions]
-    ) -> str:
+    def build(self, context: builds.Context = ".", **options: Unpack[builds.BuildOptions]) -> str:
         """Build an image from a directory with a Dockerfile, or from a tar archive; its id.
 
         Keywords: see BuildOptions. Raises BuildFailed (with the `exit_code`) for a command that

@@ -45,7 +45,12 @@ def test_bars_are_for_people(sandboxctl: Sandboxctl, image: str) -> None:
 
 
 def test_run_pulls_what_is_missing(sandboxctl: Sandboxctl, image: str) -> None:
+    done = sandboxctl("run", "--rm", "--pull", "never", image)
+    assert done.returncode == 125
+    assert f"to mend it: sandboxctl pull {image}" in done.stderr.decode()
     assert sandboxctl.ok("run", "--rm", image) == "pulled\n"
+    assert sandboxctl.ok("run", "--rm", "--pull", "always", image) == "pulled\n"
+    assert sandboxctl("run", "--pull", "always", "127.0.0.1:1/app").returncode == 125
 
 
 def test_pulls_that_fail(sandboxctl: Sandboxctl, image: str) -> None:
