@@ -7,6 +7,7 @@ seconds, nothing that differs between two machines: the same member gives the sa
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -113,7 +114,8 @@ def _block(
         minor,
         prefix,
     ]
-    fields[6] = b"%06o\0 " % sum(_FIELDS.pack(*fields))
+    # zlib.adler32 from 0 has the sum modulo 65521 in its low half; ASCII fields stay below that.
+    fields[6] = b"%06o\0 " % (zlib.adler32(_FIELDS.pack(*fields), 0) & 0xFFFF)
     return _FIELDS.pack(*fields)
 
 
