@@ -174,25 +174,26 @@ def test_an_ignore_file_that_is_malformed(workshop: Callable[..., Any]) -> None:
             Context.open(shop.context)
 
 
-@pytest.mark.parametrize(
-    ("rules", "left"),
-    [
-        ("", ["a", "d", "d/x", "d/y", "k.log"]),
-        ("d\n", ["a", "k.log"]),
-        ("*.log\n", ["a", "d", "d/x", "d/y"]),
-        ("# d\n\n/d/\n", ["a", "k.log"]),
-        ("**/x\n", ["a", "d", "d/y", "k.log"]),
-        ("d\n!d/y\n", ["a", "d", "d/y", "k.log"]),
-        ("*\n!a\n", ["a"]),
-        ("d/*\n", ["a", "d", "k.log"]),
-        ("?\n", ["k.log"]),
-    ],
-)
-def test_dockerignore(workshop: Callable[..., Any], rules: str, left: list[str]) -> None:
+RULES = [
+    ("", ["a", "d", "d/x", "d/y", "k.log"]),
+    ("d\n", ["a", "k.log"]),
+    ("*.log\n", ["a", "d", "d/x", "d/y"]),
+    ("# d\n\n/d/\n", ["a", "k.log"]),
+    ("**/x\n", ["a", "d", "d/y", "k.log"]),
+    ("d\n!d/y\n", ["a", "d", "d/y", "k.log"]),
+    ("*\n!a\n", ["a"]),
+    ("d/*\n", ["a", "d", "k.log"]),
+    ("?\n", ["k.log"]),
+]
+"""What .dockerignore says, and what of the context is left."""
+
+
+def test_dockerignore(workshop: Callable[..., Any]) -> None:
     with workshop() as shop:
-        shop.files(a="1", d__x="2", d__y="3", k_dot_log="4", _dot_dockerignore=rules)
-        tree = shop.tree(shop.build("FROM scratch\nCOPY . /"))
-        assert sorted(set(tree) - {".dockerignore"}) == left
+        for rules, left in RULES:
+            shop.files(a="1", d__x="2", d__y="3", k_dot_log="4", _dot_dockerignore=rules)
+            tree = shop.tree(shop.build("FROM scratch\nCOPY . /"))
+            assert sorted(set(tree) - {".dockerignore"}) == left, rules
 
 
 def test_an_ignore_file_for_one_dockerfile_goes_first(workshop: Callable[..., Any]) -> None:
