@@ -124,27 +124,28 @@ class Applier:
             case Kind.DIRECTORY:
                 self._place_directory(path, member)
             case Kind.FILE:
-                self._place(path, lambda fd, name: self._write(fd, path, member, archive))
+                self._place(path, lambda fd, real: self._write(fd, real, path, member, archive))
             case Kind.SYMLINK:
-                self._place(path, lambda fd, name: os.symlink(member.target, name, dir_fd=fd))
+                self._place(path, lambda fd, _: os.symlink(member.target, path[-1], dir_fd=fd))
                 self._own_leaf(path, member)
             case Kind.FIFO:
-                self._place(path, lambda fd, name: os.mkfifo(name, 0o600, dir_fd=fd))
+                self._place(path, lambda fd, _: os.mkfifo(path[-1], 0o600, dir_fd=fd))
                 self._own_leaf(path, member)
             case Kind.HARD_LINK:
                 self._link(path, components(member.target))
             case _:
                 self._skip(path, "device" if member.kind is not Kind.OTHER else "unknown kind")
 
-    def _place(self, path: Path, make: Callable[[int, str], None]) -> None:
-        """Create the last component, in the place of whatever has that name already."""
-        parent, _ = self._root.directory(path[:-1])
+    def _place(self, path: Path, make: Callable[[int, Path], None]) -> None:
+        """Create the last component, in the place of whatever has that name already.
+
+        `make` gets a descriptor of the parent, and its path with all links resolved.
+        """
         try:
-            make(parent, path[-1])
+            make(*self._root.directory(path[:-1]))
         except FileExistsError:
             self._remove(path)
-            parent, _ = self._root.directory(path[:-1])
-            make(parent, path[-1])
+            make(*self._root.directory(path[:-1]))
 
     def _remove(self, path: Path) -> None:
         parent, real = self._root.directory(path[:-1])
@@ -207,14 +208,15 @@ class Applier:
         self._keep(len(member.name) + sum(map(len, member.xattrs.values())))
         self._directories[(*real, path[-1])] = member
 
-    def _write(self, parent: int, path: Path, member: Member, archive: TarReader) -> None:
+    def _write(
+        self, parent: int, real: Path, path: Path, member: Member, archive: TarReader
+    ) -> None:
         fd = os.open(path[-1], _CREATE, 0o600, dir_fd=parent)
         try:
             if member.extents is not None:
                 _write_parts(fd, member.extents, archive)
                 os.ftruncate(fd, member.size)
             elif member.size and self._recorder is not None:
-                _, real = self._root.directory(path[:-1])
                 self._recorder.file((*real, path[-1]), member.size)
             for piece in archive.data():
                 while piece:
@@ -280,8 +282,8 @@ class Applier:
             self._skip(path, "device")
             return
 
-        def make(parent: int, name: str) -> None:
-            parent = os.dup(parent)
+        def make(parent: int, _: Path) -> None:
+            parent, name = os.dup(parent), path[-1]
             try:
                 source, _ = self._root.directory(target[:-1])
                 self._refuse_odd_target(source, target)

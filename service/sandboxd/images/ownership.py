@@ -25,7 +25,10 @@ class Ownership:
 
     def mode(self, mode: int, uid: int, gid: int) -> int:
         """`mode` without set-user-ID and set-group-ID where nobody stands in for the owner."""
-        stands_in = OVERFLOW_ID in self.placed(uid, gid) and self.placed(uid, gid) != (uid, gid)
+        if not mode & _SET_ID:
+            return mode
+        placed = self.placed(uid, gid)
+        stands_in = OVERFLOW_ID in placed and placed != (uid, gid)
         return mode & ~_SET_ID if stands_in else mode
 
     def _one(self, number: int) -> int:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from sandboxd.errors import BadRequest
@@ -26,6 +27,8 @@ _GLOBAL_MAX: Final = 16 << 10
 """Bytes of all global pax headers: they count again for every member that follows."""
 _BESIDE_EACH: Final = 4096
 _NAME_MAX: Final = 4096
+_REMEMBERED: Final = 1024
+_SPARSE: Final = ord("S")
 _TIME_MAX: Final = 1 << 34
 """Seconds since 1970 that every file system in use can store."""
 
@@ -145,19 +148,21 @@ class TarReader:
             self._left -= len(piece)
             yield piece
 
-    def _next_header(self) -> memoryview | None:
+    def _next_header(self) -> bytes | None:
         """The next header that is not zeros; None at the end of the archive."""
         self._skip(self._left + self._padding)
         self._left = self._padding = 0
-        header = self._exactly(BLOCK, at_end=True)
+        header = bytes(self._exactly(BLOCK, at_end=True))
         self._count(BLOCK)
         if not header or not any(header):
             return None
         _check(header)
         return header
 
-    def _member(self, header: memoryview, extended: _Extended) -> Member:
-        records = {**self._global, **extended.records}
+    def _member(self, header: bytes, extended: _Extended) -> Member:
+        records = extended.records
+        if self._global:
+            records = {**self._global, **records}
         holes = self._sparse(header, records)
         kind = Kind.FILE if holes else _KINDS.get(chr(header[156]), Kind.OTHER)
         name = (
@@ -191,11 +196,11 @@ class TarReader:
             None if holes is None else holes.extents,
         )
 
-    def _sparse(self, header: memoryview, records: dict[str, bytes]) -> sparse.Sparse | None:
+    def _sparse(self, header: bytes, records: dict[str, bytes]) -> sparse.Sparse | None:
         found = None
-        if header[156] == ord("S"):
-            found = sparse.old(header, _number, self._sparse_block)
-        elif _KINDS.get(chr(header[156])) is Kind.FILE:
+        if header[156] == _SPARSE:
+            found = sparse.old(memoryview(header), _number, self._sparse_block)
+        elif records and _KINDS.get(chr(header[156])) is Kind.FILE:
             found = sparse.pax(records, self._sparse_block)
         if found is not None and not self._sparse_files:
             mend = "make the archive without tar's option --sparse"
@@ -206,7 +211,7 @@ class TarReader:
         self._count(BLOCK)
         return self._exactly(BLOCK)
 
-    def _read_extension(self, flag: str, header: memoryview, extended: _Extended) -> None:
+    def _read_extension(self, flag: str, header: bytes, extended: _Extended) -> None:
         size = _number(header[124:136])
         extended.size += size
         if extended.size > _META_MAX:
@@ -273,7 +278,7 @@ class TarReader:
         return piece
 
 
-def _check(header: memoryview) -> None:
+def _check(header: bytes) -> None:
     """The header's checksum, of unsigned bytes or, as old programs wrote it, of signed ones.
 
     zlib.adler32 from 0 is the sum modulo 65521 in its low half: ten times faster than sum().
@@ -288,31 +293,37 @@ def _check(header: memoryview) -> None:
         raise BadRequest("archive", "a header's checksum is wrong: not a tar archive, or damaged")
 
 
-def _number(digits: memoryview) -> int:
+def _number(digits: bytes | memoryview) -> int:
     """An octal number, or base-256 where the first bit is set: never negative."""
+    return _decoded(bytes(digits))
+
+
+@lru_cache(_REMEMBERED)
+def _decoded(digits: bytes) -> int:
+    """Remembered, since modes, owners and times are the same few for most members."""
     if digits[0] & 0x80:
         if digits[0] != 0x80:
             raise BadRequest("archive", "a negative or oversized number in a header")
         return int.from_bytes(digits[1:], "big")
-    text = bytes(digits).partition(b"\0")[0].strip()
+    text = digits.partition(b"\0")[0].strip()
     if text.strip(b"01234567"):
         raise BadRequest("archive", f"not an octal number in a header: {text!r}")
     return int(text, 8) if text else 0
 
 
-def _header_name(header: memoryview) -> str:
+def _header_name(header: bytes) -> str:
     name = _string(header[:100])
-    if bytes(header[257:263]) == b"ustar\0" and header[345]:
+    if header[345] and header[257:263] == b"ustar\0":
         return f"{_string(header[345:500])}/{name}"
     return name
 
 
-def _target(header: memoryview, records: dict[str, bytes], extended: _Extended) -> str:
+def _target(header: bytes, records: dict[str, bytes], extended: _Extended) -> str:
     return extended.target or _text(records.get("linkpath")) or _string(header[157:257])
 
 
-def _string(raw: memoryview) -> str:
-    return _text(bytes(raw).partition(b"\0")[0])
+def _string(raw: bytes) -> str:
+    return _text(raw.partition(b"\0")[0])
 
 
 def _text(raw: bytes | None) -> str:
@@ -346,7 +357,7 @@ def _decimal(records: dict[str, bytes], key: str, otherwise: int) -> int:
     return int(value)
 
 
-def _time(value: bytes | None, header: memoryview) -> int:
+def _time(value: bytes | None, header: bytes) -> int:
     """Nanoseconds since 1970, clamped to what file systems can store."""
     if not value:
         raw = header[136:148]
@@ -362,6 +373,8 @@ def _time(value: bytes | None, header: memoryview) -> int:
 
 
 def _xattrs(records: dict[str, bytes]) -> dict[str, bytes]:
+    if not records:
+        return {}
     prefix = "SCHILY.xattr."
     return {
         key.removeprefix(prefix): value for key, value in records.items() if key.startswith(prefix)
