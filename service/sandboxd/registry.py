@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -81,6 +82,7 @@ async def _run(
     from sandboxd.registry_server import serve as serve_registry
     from sandboxd.store import Store
 
+    _allow_many_connections()
     store = Store(root, ids)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,6 +94,12 @@ async def _run(
     finally:
         store.close()
         log.info("stopped")
+
+
+def _allow_many_connections() -> None:
+    """The soft limit of 1024 is for programs that use select(2): getrlimit(2), RLIMIT_NOFILE."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tell(fd: int | None, line: str) -> None:

@@ -2,7 +2,8 @@
 
 The service may run beside this process, so what an image is called is read for every request. A
 manifest is made from the image's config and its layers' compressed blobs; both are the same each
-time, and so is its digest.
+time, and so is its digest. Images that lie on this machine's own root are of use to no other
+machine and are not served.
 """
 
 from __future__ import annotations
@@ -73,9 +74,10 @@ class LocalImages:
         return None
 
     def _references(self) -> Iterator[Reference]:
-        for name in self._store.database.tags.all():
+        for name, row in self._store.database.tags.all().items():
             reference = Reference.parse(name)
-            if ":" not in reference.domain:
+            # A registry's port cannot be part of a repository's name.
+            if ":" not in reference.domain and self._travels(row["image"]):
                 yield reference
 
     def _tagged(self, repository: str) -> dict[str, str]:
@@ -87,9 +89,13 @@ class LocalImages:
         tagged = {}
         for name, row in self._store.database.tags.all().items():
             repository_name, _, tag = name.rpartition(":")
-            if repository_name == wanted:
+            if repository_name == wanted and self._travels(row["image"]):
                 tagged[tag] = row["image"]
         return tagged
+
+    def _travels(self, image: str) -> bool:
+        row = self._store.database.images.get(image)
+        return row is not None and not (row.get("host") or row.get("on_host"))
 
     def _manifest(self, image: str) -> LocalManifest | None:
         """None where the image, or a layer of it, went meanwhile."""

@@ -104,7 +104,9 @@ class Uploads:
     def drop_silent(self) -> int:
         """Give up those that nobody has written to for too long; how many."""
         latest = time.monotonic() - self._patience
-        silent = [each for each in self._uploads.values() if not each.busy and each.last <= latest]
+        # Copied at once: another thread may start an upload.
+        known = list(self._uploads.values())
+        silent = [each for each in known if not each.busy and each.last <= latest]
         for upload in silent:
             self.drop(upload)
         return len(silent)

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,3 +105,24 @@ def test_a_full_disk_refuses_the_upload_and_keeps_the_rest(
     assert refused == [(507, "UNKNOWN")] * 2
     assert left == []
     assert there == [200, 200]
+
+
+def test_an_image_on_this_machines_root_is_not_served(
+    tmp_path: Path, in_child: Callable[[Callable[[], Any]], Any]
+) -> None:
+    def body(wire: Wire, store: Store) -> object:
+        config = b'{"rootfs":{"type":"layers","diff_ids":[]}}'
+        id = store.blobs.put(BytesIO(config)).digest
+        row = {"layers": [], "stack": [], "blobs": [id], "created": "", "size": 0, "digests": []}
+        store.database.images.put(id, row)
+        store.database.tags.put("mine:latest", {"image": id})
+        store.database.tags.put("localhost:5000/mine:latest", {"image": id})
+        answers = []
+        for on_host in (False, True):
+            store.database.images.put(id, {**row, "on_host": on_host})
+            names = wire("GET", "/v2/_catalog").json["repositories"]
+            answers.append((wire("GET", "/v2/mine/manifests/latest").status, names))
+        return answers
+
+    found = in_child(lambda: with_registry(tmp_path, Settings(), body))
+    assert found == [(200, ["mine"]), (404, [])]
