@@ -112,6 +112,7 @@ def test_an_image_on_this_machines_root_is_not_served(
 ) -> None:
     def body(wire: Wire, store: Store) -> object:
         config = b'{"rootfs":{"type":"layers","diff_ids":[]}}'
+        store.hold_pin(digest_of(config))
         id = store.blobs.put(BytesIO(config)).digest
         row = {"layers": [], "stack": [], "blobs": [id], "created": "", "size": 0, "digests": []}
         store.database.images.put(id, row)
