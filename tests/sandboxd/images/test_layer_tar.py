@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
 import tarfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -208,3 +209,26 @@ def test_any_name_is_read_back_by_the_standard_library(name: bytes) -> None:
         (member,) = read
     assert os.fsencode(member.name) == name.rstrip(b"/")
     assert (member.mode, member.mtime) == (0o4711, 7)
+
+
+@pytest.mark.needs_gnu_tar
+@pytest.mark.outer
+@pytest.mark.parametrize("format", ["gnu", "posix"])
+def test_sparse_files_as_gnu_tar_writes_them(
+    opened: Opened, tmp_path: Path, ids: IdMap, format: str
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    with open(tree / "sparse", "wb") as file:
+        for place in (0, 1 << 20, 5 << 20):
+            file.seek(place)
+            file.write(os.urandom(5000))
+        file.truncate(8 << 20)
+    command = ["tar", "-C", str(tree), "--sparse", f"--format={format}", "-cf", "-", "sparse"]
+    data = subprocess.run(command, check=True, capture_output=True).stdout
+    assert len(data) < 1 << 20
+    with opened() as (store, images):
+        image = images.import_rootfs(io.BytesIO(data), "a:1")
+        unpacked = store.layers.path(image.layers[0]) / "sparse"
+        assert unpacked.read_bytes() == (tree / "sparse").read_bytes()
+        assert written(store, ids, image.layers[0]) == data
