@@ -153,7 +153,11 @@ class Store:
         """Drop what no living process works on: whoever does holds a lock on its directory."""
         with self._locks.hold("staging"):
             for path in (self.root / "staging").iterdir():
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    # Another process was done with it just now.
+                    continue
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     self.discard(path)

@@ -99,5 +99,14 @@ def test_an_older_view_does_not_set_back_when_a_snapshot_was_used(tmp_path: Path
     assert service.database.snapshots.get(key) == before
 
 
+def test_a_store_that_opens_while_another_works_takes_nothing_from_it(tmp_path: Path) -> None:
+    service = _store(tmp_path)
+    with service.staging("work") as staged:
+        (staged / "file").touch()
+        (tmp_path / "state" / "staging" / "gone").symlink_to("nowhere")
+        _store(tmp_path)
+        assert (staged / "file").exists()
+
+
 def _store(tmp_path: Path) -> Store:
     return Store(tmp_path / "state", idmap.choose())
