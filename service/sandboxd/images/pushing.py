@@ -254,7 +254,10 @@ class Pusher:
 
     @contextmanager
     def _client(self) -> Iterator[RegistryClient]:
-        client = self._spare.pop() if self._spare else self._new_client()
+        try:
+            client = self._spare.pop()
+        except IndexError:
+            client = self._new_client()
         try:
             yield client
         except BaseException:
