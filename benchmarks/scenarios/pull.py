@@ -1,8 +1,8 @@
 """A cold pull from docker-registry on loopback: nothing of the image is there before.
 
-Each run has a store of its own, and nothing is deleted before the end: on ext4 without a journal,
-as these machines have it, files made where others were just deleted take up to ten times as long.
-Ours includes the syncfs(2) that publishes the layers; docker and podman sync nothing.
+Each run has a store of its own, on a file system of the benchmark's own where that can be, and
+nothing is deleted before the end (see `journaled`). Ours includes the syncfs(2) that publishes the
+layers; docker and podman sync nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks import pull_images, service
+from benchmarks import journaled, pull_images, service
 from benchmarks.alternate import Subject, alternate
 from benchmarks.bench import Bench, present
 from benchmarks.consumption import cpu_seconds, peak_bytes
@@ -40,7 +40,7 @@ def measure(bench: Bench) -> Result:
     except Absent as absent:
         result.absent["docker-registry"] = str(absent)
         return result
-    runs = _Runs(bench, registry)
+    runs = _Runs(bench, registry, bench.stack.enter_context(journaled.disk(bench.work)))
     for image, title in _TITLES.items():
         compressed, unpacked = registry.sizes[image]
         note = f"{compressed / _MIB:.0f} MiB, {unpacked / _MIB:.0f} MiB unpacked"
@@ -89,6 +89,7 @@ class _Runs:
 
     bench: Bench
     registry: Registry
+    disk: Path
     _serial: Iterator[int] = field(default_factory=itertools.count)
     _used: dict[str, list[_Used]] = field(default_factory=dict)
 
@@ -116,7 +117,7 @@ class _Runs:
         return [*cpu, *memory]
 
     def _run(self, name: str, pull: Pull, reference: str) -> float:
-        directory = self.bench.work / f"p{next(self._serial)}"
+        directory = self.disk / f"{next(self._serial)}"
         directory.mkdir(mode=0o711)
         used = _Used()
         seconds = pull(reference, directory, used)
