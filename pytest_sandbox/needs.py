@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -59,10 +60,10 @@ def is_host(image: str) -> bool:
 
 def _plans(session: pytest.Session, item: pytest.Item) -> Iterator[tuple[str, Any, Plan]]:
     """Name, definition and plan of each fixture that the test will use, by name or through one."""
-    pending = list(_definitions(item))
+    pending = deque(_definitions(item))
     seen: set[str] = set()
     while pending:
-        name = pending.pop()
+        name = pending.popleft()
         if name in seen:
             continue
         seen.add(name)

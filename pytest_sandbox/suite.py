@@ -111,6 +111,10 @@ _UNLOADED = (
 )
 
 
+_SHOWN = 3
+"""Purposes of one image in a list."""
+
+
 def _client(config: pytest.Config) -> Client:
     from pytest_sandbox.client.session import connect
 
@@ -167,8 +171,8 @@ def _digests(client: Client, name: str, offline: bool) -> tuple[str, str]:
 
 def _line(image: str, purposes: list[str], name: str = "") -> str:
     shown = image if name in ("", image) else f"{image} ({name})"
-    more = f" and {len(purposes) - 1} more" if len(purposes) > 1 else ""
-    return f"{shown}: for {purposes[0]}{more}"
+    more = f" and {len(purposes) - _SHOWN} more" if len(purposes) > _SHOWN else ""
+    return f"{shown}: for {', '.join(purposes[:_SHOWN])}{more}"
 
 
 def _listed(head: str, lines: list[str]) -> str:

@@ -178,6 +178,4 @@ def _one_at_a_time(key: str) -> AbstractContextManager[object]:
     """Against the other workers of a test run, and other runs of this user."""
     from filelock import FileLock
 
-    place = Path(tempfile.gettempdir(), f"pytest-sandbox-{os.getuid()}")
-    place.mkdir(mode=0o700, exist_ok=True)
-    return FileLock(place / f"{key}.lock")
+    return FileLock(packages.cache_directory("locks") / f"{key}.lock")

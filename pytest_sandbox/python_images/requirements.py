@@ -68,14 +68,13 @@ def resolved(
     the tool's own words, and for editable or local packages, which have no hash.
     """
     _refuse_unhashable(requirements)
-    kept = _cache() / f"{_text_key(interpreter, requirements)}.json"
+    kept = cache_directory("resolved") / f"{_text_key(interpreter, requirements)}.json"
     found = _known(kept, float("inf") if offline else FRESH)
     if found is not None and (offline or not refresh):
         return found
     if offline:
         raise not_here(requirements)
     lines = tuple(sorted(_asked(interpreter, requirements)))
-    kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
         json.dump(lines, file)
     os.replace(file.name, kept)
@@ -111,7 +110,8 @@ def _asked(interpreter: Interpreter, requirements: Sequence[str]) -> Iterator[st
         if uv := shutil.which("uv"):
             command = [uv, "pip", "compile", "--python", interpreter.executable, "--quiet"]
             command += ["--generate-hashes", "--no-header", "--no-annotate", file.name]
-            yield from _run(command, _RESOLVE).replace("\\\n", " ").splitlines()
+            for line in _run(command, _RESOLVE).replace("\\\n", " ").splitlines():
+                yield " ".join(line.split())
             return
         command = [*_pip(interpreter), "install", "--dry-run", "--ignore-installed", "--quiet"]
         command += ["--disable-pip-version-check", "--report", "-", "-r", file.name]
@@ -194,6 +194,9 @@ def _known(kept: Path, fresh: float) -> tuple[str, ...] | None:
         return None
 
 
-def _cache() -> Path:
+def cache_directory(name: str) -> Path:
+    """A directory of this user's for things that may be lost. Raises OSError."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base, "pytest-sandbox", "resolved")
+    directory = Path(base, "pytest-sandbox", name)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import tomllib
@@ -382,3 +383,71 @@ def test_an_image_by_its_name_is_fetched_too(
     assert _locked(live)["images"].keys() == {first, second}
     (live.path / "sandbox.lock").unlink()
     live.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_all_ways_to_name_an_image_are_found(live: pytest.Pytester) -> None:
+    """Offline every image is missed, so that the refusal shows which ones are known."""
+    live.makeconftest(
+        """
+        from pytest_sandbox import Recipe, container, volume
+        from sandbox_fixtures import postgres
+
+        base = container("r.invalid/overridden:1", ["true"])
+        wide = container("r.invalid/wide:1", ["true"], scope="class")
+        filled = volume(recipe=Recipe("r.invalid/recipe:1", "/data"))
+        seeded = volume(files={"a": "b"})
+        copied = volume(snapshot="sha256:" + "0" * 64)
+        database = postgres(image="r.invalid/postgres:1")
+        """
+    )
+    live.makepyfile(
+        f"""
+        import pytest
+        from pytest_sandbox import container
+
+        host = container("host", ["true"])
+        by_id = container("sha256:{"0" * 64}", ["true"])
+        by_default = container()
+        hidden = container("r.invalid/hidden:1", ["true"])
+
+        @pytest.fixture
+        def base(base):
+            return base
+
+        @pytest.fixture
+        def hidden():
+            return None
+
+        @pytest.fixture(autouse=True)
+        def everywhere(by_default):
+            pass
+
+        @pytest.mark.usefixtures("filled", "seeded", "copied", "database", "host", "by_id")
+        def test_function(base, hidden):
+            pass
+
+        @pytest.mark.sandbox(image="r.invalid/class:1")
+        class TestClass:
+            def test_class(self, wide):
+                pass
+
+            @pytest.mark.sandbox(image="r.invalid/nearest:1")
+            def test_nearest(self, wide, postgres):
+                pass
+        """
+    )
+    arguments = ("--sandbox-offline", "--sandbox-image=r.invalid/default:1")
+    result = live.runpytest_subprocess(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    found = dict(line.strip().split(": for ") for line in result.errlines[1:] if line)
+    assert {
+        image: re.sub(r" \([^)]*\)", "", what).split(", ") for image, what in found.items()
+    } == {
+        "r.invalid/class:1": ["container by_default", "container wide"],
+        "r.invalid/default:1": ["container by_default", "recipe of volume seeded"],
+        "r.invalid/nearest:1": ["container by_default", "postgres postgres"],
+        "r.invalid/overridden:1": ["container base"],
+        "r.invalid/postgres:1": ["postgres database"],
+        "r.invalid/recipe:1": ["recipe of volume filled"],
+        f"sha256:{'0' * 64}": ["container by_id"],
+    }
