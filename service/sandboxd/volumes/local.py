@@ -37,7 +37,8 @@ class LocalDriver:
         self._directory = surroundings.store.root / "volumes"
         self._memory = PrivateMemory(surroundings.runtime_dir / "tmp", surroundings.store)
         self._overlays = Overlays(surroundings.store, self._memory)
-        self._abilities = places.probe(surroundings.store.root / "staging", self._memory.path)
+        with surroundings.store.staging("probe") as staged:
+            self._abilities = places.probe(staged, self._memory.path)
 
     def persists(self, options: Mapping[str, str]) -> bool:
         return options.get("upper") != "memory"
