@@ -46,8 +46,8 @@ def test_it(sandbox, data):
 """
 
 
-@pytest.fixture
-def machines() -> Iterator[list[Service]]:
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[list[Service]]:
     """Two services that have nothing in common."""
     from tests.conftest import Service, _service_directory
 
@@ -57,6 +57,16 @@ def machines() -> Iterator[list[Service]]:
             machine.start()
             held.callback(machine.stop)
         yield made
+
+
+@pytest.fixture
+def machines(fleet: list[Service]) -> Iterator[list[Service]]:
+    """The two services; no snapshot is left in them after the test."""
+    yield fleet
+    for machine in fleet:
+        with connect(machine.host, autostart=False) as client:
+            for snapshot in client.snapshots():
+                client.snapshot_remove(snapshot.key)
 
 
 def session(inner: pytest.Pytester, machine: Service, *options: str) -> pytest.RunResult:
