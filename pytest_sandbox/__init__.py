@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_sandbox.client.snapshot import Recipe as Recipe
     from pytest_sandbox.client.snapshot import Snapshot as Snapshot
     from pytest_sandbox.client.snapshot import Step as Step
+    from pytest_sandbox.client.snapshots import SnapshotSent as SnapshotSent
     from pytest_sandbox.client.volume import Volume as Volume
     from pytest_sandbox.errors import BadRequest as BadRequest
     from pytest_sandbox.errors import BuildFailed as BuildFailed
@@ -65,6 +66,7 @@ _HOMES = {
     "pytest_sandbox.client.options": ("ContainerOptions",),
     "pytest_sandbox.client.results": ("Image", "RunResult"),
     "pytest_sandbox.client.snapshot": ("Claim", "Recipe", "Snapshot", "Step"),
+    "pytest_sandbox.client.snapshots": ("SnapshotSent",),
     "pytest_sandbox.client.volume": ("Volume",),
     "pytest_sandbox.errors": (
         "BadRequest",
