@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,6 +32,8 @@ MOUNT_POINTS: Final = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/r
 _BOOKKEEPING: Final = "user.overlay."
 _NAMED: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH_MAX: Final = 400
+_EARLY_MIN: Final = 8 << 20
+"""Bytes from which on writing back early pays: a build's small layers would sync twice."""
 _KINDS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)
 
 
@@ -70,7 +72,7 @@ def adopt_upper(
     except OSError as error:
         raise SandboxError.from_os("adopt an upper directory", error) from error
     metadata = applied.to_metadata()
-    with _writing_back(upper):
+    with _writing_back(upper) if applied.size >= _EARLY_MIN else nullcontext():
         layer = write_layer(upper, metadata, _nowhere, idmap)
     metadata[ARCHIVE_SIZE] = layer.size
     store.hold_pin(layer.diff_id)

@@ -60,12 +60,14 @@ class StepCache:
                 rows.delete(key)
                 return None
         if time.time() - row["used"] > _FRESH:
-            rows.put(key, {**row, "used": time.time()})
+            self.record(key, CachedStep(row["layer"], row["created"]))
         return CachedStep(row["layer"], row["created"])
 
     def record(self, key: str, step: CachedStep) -> None:
         row = {"layer": step.layer, "created": step.created, "used": time.time()}
-        self._store.database.build_cache.put(key, row)
+        # In a transaction of its own kind: outside of one, the last one's sync would be repeated.
+        with self._store.database.transaction():
+            self._store.database.build_cache.put(key, row)
 
     @asynccontextmanager
     async def one_at_a_time(self, key: str) -> AsyncIterator[None]:

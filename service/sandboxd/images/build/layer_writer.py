@@ -11,7 +11,8 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from sandboxd.errors import BadRequest
 from sandboxd.images.build.file_digests import user_attributes
@@ -29,6 +30,7 @@ _SMALL: Final = 1 << 16
 _MODE: Final = 0o755
 
 Owner = tuple[int, int]
+T = TypeVar("T")
 
 
 class LayerWriter:
@@ -164,38 +166,45 @@ class LayerWriter:
         self._make(parts[:-1])
         real = self._real(parts)
         parent, name = self._opened(real[:-1]), real[-1]
-        self._refuse_directory(parent, real)
+        self._refuse_directory(real)
         owner = self._owner_of(node, keeps_owner)
         kind = stat.S_IFMT(node.status.st_mode)
         if kind == stat.S_IFREG:
             self._file(node, parent, name, owner)
         elif kind == stat.S_IFLNK:
-            os.symlink(node.link_target(), name, dir_fd=parent)
+            self._placed(parent, name, lambda: os.symlink(node.link_target(), name, dir_fd=parent))
             _set_leaf(node, parent, name, owner)
         elif kind == stat.S_IFIFO:
-            os.mkfifo(name, self._mode_of(node), dir_fd=parent)
+            mode = self._mode_of(node)
+            self._placed(parent, name, lambda: os.mkfifo(name, mode, dir_fd=parent))
             _set_leaf(node, parent, name, owner)
 
-    def _refuse_directory(self, parent: int, real: Parts) -> None:
-        """Make room for something that is no directory; a directory is never replaced."""
-        shown = f"cannot overwrite directory with non-directory: /{'/'.join(real)}"
+    def _placed(self, parent: int, name: str, make: Callable[[], T]) -> T:
+        """Make what is no directory, in the place of what the same COPY brought before."""
         try:
-            os.unlink(real[-1], dir_fd=parent)
-            return
-        except FileNotFoundError:
+            return make()
+        except FileExistsError:
             pass
+        try:
+            os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
-            raise BadRequest(shown) from None
-        if real[:-1] not in self._fresh:
-            with self._below.at(real) as node:
-                if node is not None and node.is_directory:
-                    raise BadRequest(shown)
+            raise BadRequest(f"cannot overwrite directory with non-directory: {name}") from None
+        return make()
+
+    def _refuse_directory(self, real: Parts) -> None:
+        """A directory of the layers below is never replaced."""
+        if real[:-1] in self._fresh:
+            return
+        with self._below.at(real) as node:
+            if node is not None and node.is_directory:
+                shown = f"/{'/'.join(real)}"
+                raise BadRequest(f"cannot overwrite directory with non-directory: {shown}")
 
     def _file(self, node: Node, parent: int, name: str, owner: Owner) -> None:
         source = node.open()
         try:
             self._refuse_changed(node, os.fstat(source))
-            target = os.open(name, _NEW, 0o600, dir_fd=parent)
+            target = self._placed(parent, name, lambda: os.open(name, _NEW, 0o600, dir_fd=parent))
             try:
                 self._data(source, target, node.status.st_size)
                 _set(target, owner, self._mode_of(node))
