@@ -7,6 +7,7 @@ from collections.abc import Callable
 from benchmarks.bench import Bench
 from benchmarks.result import Result
 from benchmarks.scenarios import (
+    build,
     commit,
     crowd,
     database,
@@ -28,4 +29,5 @@ SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "commit": commit.measure,
     "pull": pull.measure,
     "push": push.measure,
+    "build": build.measure,
 }
