@@ -28,6 +28,18 @@ WRITE = (
     "echo new > /etc/new; rm /etc/group; echo more >> /etc/passwd; mkdir -p /a/b; "
     "echo x > /a/b/c; ln /a/b/c /a/b/d; chmod 4755 /a/b/c; rm -rf /usr; mkdir /usr"
 )
+CHANGES = [
+    "A /a",
+    "A /a/b",
+    "A /a/b/c",
+    "A /a/b/d",
+    "C /etc",
+    "D /etc/group",
+    "A /etc/new",
+    "C /etc/passwd",
+    "C /usr",
+    "D /usr/bin",
+]
 
 
 @pytest.fixture
@@ -50,18 +62,7 @@ def _members(archive: bytes) -> dict[str, tarfile.TarInfo]:
 
 
 def test_diff_lists_what_was_changed(docker: Docker, written: str) -> None:
-    assert docker.output("diff", written).splitlines() == [
-        "A /a",
-        "A /a/b",
-        "A /a/b/c",
-        "A /a/b/d",
-        "C /etc",
-        "D /etc/group",
-        "A /etc/new",
-        "C /etc/passwd",
-        "C /usr",
-        "D /usr/bin",
-    ]
+    assert docker.output("diff", written).splitlines() == CHANGES
 
 
 def test_diff_of_a_container_that_wrote_nothing(docker: Docker, busybox: str, name: str) -> None:
@@ -113,13 +114,28 @@ def test_a_running_container_goes_on_after_a_commit(
     docker.output("exec", name, "sh", "-c", script)
 
 
-def test_what_is_in_memory_is_not_committed(
+def test_what_is_in_memory_is_found_by_comparison(
     docker: Docker, busybox: str, name: str, image: str
 ) -> None:
-    docker.output("run", "-d", "--rm", "--name", name, busybox, "sleep", "1000")
-    done = docker("commit", name, image)
-    assert done.returncode == 1
-    assert b"run it without --rm" in done.stderr
+    script = f"{WRITE}; touch /tmp/ready; exec sleep 1000"
+    options = ("--rm", "--tmpfs", "/t", "--name", name)
+    docker.output("run", "-d", *options, busybox, "sh", "-c", script)
+    docker.output("exec", name, "sh", "-c", "until [ -e /tmp/ready ]; do :; done; echo > /t/x")
+    assert docker.output("diff", name).splitlines() == [
+        *CHANGES[:-2],
+        "C /tmp",
+        "A /tmp/ready",
+        *CHANGES[-2:],
+    ]
+    docker.output("commit", name, image)
+    script = (
+        "cat /etc/new; stat -c %a%h /a/b/c; tail -n1 /etc/passwd; ls -d /usr/* /t/* 2>/dev/null; :"
+    )
+    assert docker.output("run", "--rm", image, "sh", "-c", script).splitlines() == [
+        "new",
+        "47552",
+        "more",
+    ]
 
 
 @pytest.mark.needs_root

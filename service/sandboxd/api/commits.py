@@ -15,12 +15,12 @@ from sandboxd.api.downloads import Write, produce
 from sandboxd.api.replies import json_reply
 from sandboxd.api.tree_archive import TreeArchive
 from sandboxd.engine.committing import CommitOptions, changes, commit
+from sandboxd.engine.live_mounts import mounted_in
 from sandboxd.errors import BadRequest, Forbidden
 from sandboxd.images.reference import Reference
-from sandboxd.threads import in_thread
 
 if TYPE_CHECKING:
-    from sandboxd.engine import Container
+    pass
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -52,9 +52,7 @@ async def create(call: Call) -> web.StreamResponse:
 
 async def list_changes(call: Call) -> web.StreamResponse:
     """GET /containers/{id}/changes"""
-    engine = call.engine
-    container = engine.find(call.params["id"])
-    found = await in_thread(lambda: changes(engine, container))
+    found = await changes(call.engine, call.engine.find(call.params["id"]))
     return json_reply([{"Path": each.path, "Kind": each.kind} for each in found])
 
 
@@ -67,7 +65,8 @@ async def export(call: Call) -> web.StreamResponse:
         mend = "docker cp takes single directories out of it"
         raise Forbidden(f"export container {container.name}", why, mend)
     async with opened_root(engine, container, "/") as root:
-        mounted = _mounted(container)
+        program = container.program
+        mounted = mounted_in(program.running.pid) if program else frozenset()
 
         def work(write: Write) -> None:
             directory = os.open(".", _DIRECTORY, dir_fd=root)
@@ -78,22 +77,6 @@ async def export(call: Call) -> web.StreamResponse:
                 os.close(directory)
 
         return await produce(call, "application/x-tar", work)
-
-
-def _mounted(container: Container) -> frozenset[str]:
-    """Where other file systems are mounted in a running container, without the slash in front."""
-    if container.program is None:
-        return frozenset()
-    try:
-        with open(f"/proc/{container.program.running.pid}/mountinfo") as lines:
-            points = [line.split()[4] for line in lines]
-    except (FileNotFoundError, ProcessLookupError):
-        return frozenset()
-    # proc_pid_mountinfo(5): blanks and backslashes are written in octal.
-    decoded = (point.encode().decode("unicode_escape") for point in points)
-    return frozenset(
-        os.fsdecode(point.encode("latin-1")).strip("/") for point in decoded if point != "/"
-    )
 
 
 def _name(repo: str, tag: str) -> Reference | None:

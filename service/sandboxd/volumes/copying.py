@@ -52,10 +52,12 @@ def copy_tree(
     user may not read is left out. With `write_back` the disk begins with large files at once, for a
     copy that is to be made durable.
     """
-    _Copy(target, as_upper, of_machine, write_back).directory(source, target, "", 0)
+    Copier(target, as_upper, of_machine, write_back).directory(source, target, "", 0)
 
 
-class _Copy:
+class Copier:
+    """Copies into the tree `root`, a descriptor; what shares an inode shares one in the copy."""
+
     def __init__(self, root: int, as_upper: bool, of_machine: bool, write_back: bool) -> None:
         self._root, self._as_upper, self._of_machine = root, as_upper, of_machine
         self._write_back = write_back
@@ -67,9 +69,16 @@ class _Copy:
         for name, parent, status in self._entries(source):
             if stat.S_ISDIR(status.st_mode):
                 self._subdirectory(source, name, target, prefix, depth)
-            elif not self._link(status, target, name) and self._leaf(parent, name, status, target):
-                self._copied[(status.st_dev, status.st_ino)] = prefix + name
-        self._set_directory(source[0], target)
+            else:
+                self.leaf(parent, name, status, target, prefix)
+        self.set_directory(source[0], target)
+
+    def leaf(
+        self, parent: int, name: str, status: os.stat_result, target: int, prefix: str
+    ) -> None:
+        """Copy what is no directory into `target`, whose path is `prefix` with a slash behind."""
+        if not self._link(status, target, name) and self._leaf(parent, name, status, target):
+            self._copied[(status.st_dev, status.st_ino)] = prefix + name
 
     def _entries(self, source: Stack) -> Iterable[tuple[str, int, os.stat_result]]:
         if not self._as_upper:
@@ -137,7 +146,8 @@ class _Copy:
             os.close(source)
         return True
 
-    def _set_directory(self, source: int, target: int) -> None:
+    def set_directory(self, source: int, target: int) -> None:
+        """Owner, mode, attributes and times of a directory, after all that is in it."""
         status = os.fstat(source)
         self._set(source, target, status)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
