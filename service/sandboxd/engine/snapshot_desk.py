@@ -111,7 +111,7 @@ class SnapshotDesk:
         RegistryError.
         """
         place = Place(Reference.parse(reference), credentials)
-        return await asyncio.to_thread(self._transport.push, self.full_key(key), place)
+        return await asyncio.to_thread(self._transport.push, self._full_key(key), place)
 
     async def pull(
         self, reference: str, credentials: Credentials | None, key: str | None = None
@@ -124,7 +124,7 @@ class SnapshotDesk:
 
         return await self._pulls.join(f"{place.reference} {key}", fetched)
 
-    def full_key(self, prefix: str) -> str:
+    def _full_key(self, prefix: str) -> str:
         """The key that begins so; `sha256:` may be left out. Raises NoSuchSnapshot, BadRequest."""
         wanted = prefix if prefix.startswith("sha256:") else f"sha256:{prefix}"
         known = [each.key for each in self._floors.store.snapshots.list()]

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from sandboxd.errors import BadRequest, NotFound
 from sandboxd.images import Reference
-from sandboxd.images.compress import compressed_layer
+from sandboxd.images.compress import GZIP, compressed_layer
 from sandboxd.images.documents import diff_ids, parsed_object
 from sandboxd.images.registry.manifests import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from sandboxd.linux.idmap import IdMap
@@ -29,11 +29,10 @@ _ATTEMPTS: Final = 3
 
 
 class LocalManifest(NamedTuple):
-    """A manifest that was made: its digest, its bytes, and the diffIDs of its layers' blobs."""
+    """A manifest that was made: its digest, its bytes, and by blob the diffIDs of its layers."""
 
     digest: str
     raw: bytes
-    config: str
     layers: dict[str, str]
 
     media_type: str = OCI_MANIFEST
@@ -128,10 +127,12 @@ class LocalImages:
         }
         manifest = json.dumps(document, separators=(",", ":")).encode()
         blobs = {layer.digest: diff_id for diff_id, layer in layers.items()}
-        return LocalManifest(digest_of(manifest), manifest, image, blobs)
+        return LocalManifest(digest_of(manifest), manifest, blobs)
 
     def _compressed(self, diff_id: str) -> Descriptor:
-        return compressed_layer(self._store, self._idmap, diff_id)
+        """Under the media type of OCI manifests, whatever a registry that had it called it."""
+        made = compressed_layer(self._store, self._idmap, diff_id)
+        return Descriptor(GZIP, made.digest, made.size)
 
     def _layer(self, diff_id: str, digest: str) -> BinaryIO | None:
         """The service may collect the blob between the compressing and the opening."""

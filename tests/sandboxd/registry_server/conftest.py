@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +131,3 @@ def repository(request: pytest.FixtureRequest) -> str:
 def wire(registry: Registry) -> Wire:
     """Requests to a registry that this test alone uses."""
     return Wire(registry.address)
-
-
-Pusher = Callable[..., str]
