@@ -7,6 +7,7 @@ pull was given up or the service died, it ends at once, wherever it is.
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import threading
@@ -23,11 +24,16 @@ from sandboxd.images.unpack import Unpacked, unpack
 IDLE_SECONDS: Final = 5.0
 """A worker without a job for so long ends; the next pull starts another."""
 _TELL_SECONDS: Final = 0.1
+_GARBAGE: Final = 100_000
+"""Objects between two collections of cycles."""
 
 
 def main() -> NoReturn:
     """Work until there is nothing to do any more."""
     os.umask(0o077)
+    # Hardly anything that is made here is part of a cycle, and there is a lot of it.
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     while True:
