@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import io
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 
 from sandboxd.api.bodies import BUILD
 from sandboxd.api.call import EXTENSION_BODY_LIMIT, Call
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _PRUNE_FILTERS: Final = frozenset(("id", "parent", "type", "until", "unused-for", "private"))
 _HUB: Final = ("https://index.docker.io/v1/", "index.docker.io", "docker.io")
+_HEAD_MAX: Final = 16 << 20
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600}
 _UNLIMITED: Final = (
     "memory",
@@ -63,10 +65,14 @@ async def build(call: Call) -> web.StreamResponse:
             raise CannotEnforce(f"{name}={query.text(name)}", "a build step has no such setting")
     options = _queried_options(call)
     with store.staging("build") as staged:
-        unpack = partial(_unpacked, unpack_context, staged, store.idmap)
-        root = await consume(call.request, unpack)
-        read = partial(Context.open, root, query.text("dockerfile"), is_lasting=False)
-        context = await in_thread(read)
+        head = await _head(call.request)
+        name = query.text("dockerfile")
+
+        def opened(rest: BinaryIO) -> Context:
+            root = unpack_context(_Joined(head, rest), staged, store.idmap)
+            return Context.open(root, name, is_lasting=False)
+
+        context = await consume(call.request, opened)
         return await _streamed(call, context, options, quiet=query.flag("q"))
 
 
@@ -115,8 +121,27 @@ async def prune(call: Call) -> web.StreamResponse:
     return json_reply({"CachesDeleted": keys or None, "SpaceReclaimed": size})
 
 
-def _unpacked(unpack: Callable[..., Path], staged: Path, idmap: object, body: BinaryIO) -> Path:
-    return unpack(body, staged, idmap)
+async def _head(request: web.BaseRequest) -> bytes:
+    """The body, or the beginning of a big one: most contexts are small, and a thread that waits for
+    each piece of them would wait longer than it works."""
+    pieces, size = [], 0
+    try:
+        while size < _HEAD_MAX and (piece := await request.content.readany()):
+            pieces.append(piece)
+            size += len(piece)
+    except (web.RequestPayloadError, ClientPayloadError, ConnectionError) as error:
+        raise BadRequest("the upload broke off", str(error)) from error
+    return b"".join(pieces)
+
+
+class _Joined:
+    """What was read already, then the rest."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = io.BytesIO(head), rest
+
+    def read(self, size: int, /) -> bytes:
+        return self._head.read(size) or self._rest.read(size)
 
 
 async def _streamed(
