@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from pytest_sandbox import (
     BadRequest,
     Client,
+    Forbidden,
     NoSuchSnapshot,
     Recipe,
     SandboxError,
@@ -244,6 +247,43 @@ def test_a_damaged_one_leaves_nothing_and_the_next_pull_works(pair: Pair) -> Non
         assert list((pair.there.root / "staging").iterdir()) == []
     blob.write_bytes(whole)
     assert theirs.snapshot_pull(place, made.key).digest == made.digest
+
+
+def test_those_who_want_the_same_share_one_journey(pair: Pair) -> None:
+    made = pair.ours.snapshot(recipe("dd if=/dev/urandom of=/data/big bs=1M count=3 2>/dev/null"))
+    pair.ours.snapshot_push(made.key, pair.place)
+    with ThreadPoolExecutor(4) as pool:
+        pulls = [pool.submit(pair.theirs.snapshot_pull, pair.place, made.key) for _ in range(4)]
+        got = [pull.result() for pull in pulls]
+    assert {each.digest for each in got} == {made.digest}
+    assert len(pair.theirs.snapshots()) == 1
+
+
+def test_credentials_are_those_of_docker_login(
+    pair: Pair, service_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.conftest import Registry
+
+    made = pair.ours.snapshot(recipe("true"))
+    tokens = service_directory / "tokens"
+    tokens.write_text("abcdefghijklmnopqrstuvwx\n")
+    locked = Registry(service_directory / "locked", "--token-file", str(tokens))
+    locked.start()
+    try:
+        place = f"{locked.address}/seeds"
+        monkeypatch.setenv("DOCKER_CONFIG", str(service_directory))
+        with pytest.raises(Forbidden, match="push access denied"):
+            pair.ours.snapshot_push(made.key, place)
+        auth = base64.b64encode(b"ci:abcdefghijklmnopqrstuvwx").decode()
+        config = {"auths": {locked.address: {"auth": auth}}}
+        (service_directory / "config.json").write_text(json.dumps(config))
+        pair.ours.snapshot_push(made.key, place)
+        assert pair.theirs.snapshot_pull(place, made.key).digest == made.digest
+        wrong = ("ci", "another token that is long enough")
+        with pytest.raises(Forbidden):
+            pair.ours.snapshot_push(made.key, place, credentials=wrong)
+    finally:
+        locked.stop()
 
 
 @pytest.mark.needs_registry
