@@ -128,9 +128,7 @@ def test_what_is_in_memory_is_found_by_comparison(
         *CHANGES[-2:],
     ]
     docker.output("commit", name, image)
-    script = (
-        "cat /etc/new; stat -c %a%h /a/b/c; tail -n1 /etc/passwd; ls -d /usr/* /t/* 2>/dev/null; :"
-    )
+    script = "cat /etc/new; stat -c %a%h /a/b/c; tail -n1 /etc/passwd; ls /usr; ! test -e /t"
     assert docker.output("run", "--rm", image, "sh", "-c", script).splitlines() == [
         "new",
         "47552",

@@ -7,7 +7,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sandboxd.linux import mount
 from sandboxd.linux.idmap import IdMap
 from sandboxd.store import Store
 from sandboxd.store.digests import digest_of
+from sandboxd.volumes.difference import copy_difference
 
 Opened = Callable[..., AbstractContextManager[tuple[Store, Images]]]
 MakeTar = Callable[..., bytes]
@@ -113,6 +114,45 @@ def test_what_a_container_wrote_and_nothing_else(
         assert members["d/replaced"].uid == 0
         assert all(not member.pax_headers for member in members.values())
         store.release_pin(layer.diff_id)
+
+
+@pytest.mark.outer
+def test_a_comparison_finds_what_the_upper_directory_has(
+    opened: Opened, tar: MakeTar, tmp_path: Path, ids: IdMap
+) -> None:
+    with opened() as (store, images):
+        image = images.import_rootfs(io.BytesIO(tar(*BASE)), "a:1")
+        lowers = images.lowers(image)
+        target = tmp_path / "target"
+        target.mkdir(mode=0o755)
+        target.chmod(0o755)
+        with mounted(tmp_path, lowers, tmp_path / "upper") as root, ExitStack() as held:
+            write(root)
+            os.link(root / "d/replaced", root / "new/linked")
+            (root / "whole").rmdir()
+            (root / "whole").symlink_to("d")
+            (root / "new/left-out").mkdir()
+            (root / "new/left-out/file").touch()
+            fds = [os.open(path, os.O_RDONLY) for path in (root, target, *lowers)]
+            for fd in fds:
+                held.callback(os.close, fd)
+            copy_difference(fds[0], tuple(fds[2:]), fds[1], {"new/left-out", "proc", "etc/hosts"})
+        assert (target / "d/replaced").stat().st_ino == (target / "new/linked").stat().st_ino
+        layer = adopt_upper(store, ids, target, lowers)
+        assert layer is not None
+        members = members_of(archive_of(store, ids, layer.diff_id))
+        assert set(members) == {
+            "d",
+            "d/owned",
+            "d/replaced",
+            "d/.wh.gone",
+            "whole",
+            "new",
+            "new/deep",
+            "new/linked",
+        }
+        assert (members["d/owned"].uid, members["d/owned"].gid) == (33, 70_000)
+        assert members["whole"].linkname == "d"
 
 
 @pytest.mark.outer
