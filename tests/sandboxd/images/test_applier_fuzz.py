@@ -122,7 +122,7 @@ def test_random_layers_mean_what_the_specification_says(
 ) -> None:
     with opened() as (_, images):
 
-        @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
         @given(_layers)
         @example([[_file("a/b")], [_mark("whiteout", "a"), _file("a/c")]])
         @example([[_file("a/b")], [_file("a/c"), _mark("whiteout", "a")]])
@@ -182,7 +182,7 @@ _members = st.lists(st.one_of(_dishonest, _honest.map(_as_tar_member)), min_size
 _damage = st.lists(
     st.tuples(st.integers(0, 20 * 512), st.binary(min_size=1, max_size=12)), max_size=4
 )
-_QUIET = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+_QUIET = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_members_at_random_stay_inside(tar: MakeTar, tmp_path: Path) -> None:
