@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -81,12 +81,13 @@ class Building:
     async def run(self, step: RunStep) -> int:
         """The runner's side of `StepRunner`."""
         refuse_network(step.network)
+        rootfs = self._rootfs(step)
         with opened(step.mounts, step.staged) as mounts:
             spec = ContainerSpec(
                 id=new_id(),
                 hostname=_HOSTNAME,
                 process=self._process(step),
-                rootfs=self._rootfs(step),
+                rootfs=rootfs,
                 mounts=mounts,
                 hosts=_HOSTS,
                 resolv_conf=_NO_DNS,
@@ -102,8 +103,8 @@ class Building:
             raise
         finally:
             program.finish()
-        if step.on_host:
-            _check_host_writes(step.staged)
+        if rootfs.host is not None:
+            _check_host_writes(step.staged, rootfs.host.show)
         return code
 
     def _process(self, step: RunStep) -> Process:
@@ -151,23 +152,33 @@ def refuse_network(network: str) -> None:
         raise CannotEnforce(f"--network {network}", why, "--network none")
 
 
-def _check_host_writes(staged: Path) -> None:
+def _check_host_writes(staged: Path, shown: Sequence[str]) -> None:
     """On `host` each top-level directory is an overlay of its own: what was not touched goes, and
-    nothing can be made beside them."""
+    nothing can be made beside them, but for the places where host paths are shown."""
     upper = staged / "u"
     for entry in list(os.scandir(upper)):
         if not os.listdir(entry.path):
             os.rmdir(entry.path)
-    root = staged / "root"
-    made = [
-        entry.name
-        for entry in (os.scandir(root) if root.is_dir() else ())
-        if entry.is_file(follow_symlinks=False) or _holds_something(entry)
-    ]
-    if made:
+    made = _made_beside(staged / "root", "", shown)
+    if made is not None:
         why = "a step on the image host can write below the machine's top-level directories only"
-        raise BadRequest(f"/{made[0]} of the image host", why, "write below /usr/local, say")
+        raise BadRequest(f"{made} of the image host", why, "write below /usr/local, say")
 
 
-def _holds_something(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False) and bool(os.listdir(entry.path))
+def _made_beside(root: Path, below: str, shown: Sequence[str]) -> str | None:
+    """The first file or filled directory at `below` that is no place of a shown path."""
+    try:
+        entries = list(os.scandir(f"{root}{below}"))
+    except FileNotFoundError:
+        return None
+    for entry in entries:
+        path = f"{below}/{entry.name}"
+        if path in shown or entry.is_symlink():
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            return path
+        leads_to_shown = any(each.startswith(f"{path}/") for each in shown)
+        made = _made_beside(root, path, shown) if leads_to_shown else None
+        if made is not None or (not leads_to_shown and os.listdir(entry.path)):
+            return made or path
+    return None
