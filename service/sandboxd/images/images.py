@@ -193,7 +193,8 @@ class Images:
     ) -> tuple[Descriptor, tuple[Platform, ...]]:
         """What the registry has under this name, and for which platforms. Blocks, raises like
         `pull`."""
-        return look_up(self._pullable(reference), RegistrySettings.load(), credentials)
+        settings = RegistrySettings.load().impatient()
+        return look_up(self._pullable(reference), settings, credentials)
 
     def take(self, source: ImageSource, progress: Progress | None = None) -> Sequence[Image]:
         """The images of any source: all of them, or an error and none. Blocks."""

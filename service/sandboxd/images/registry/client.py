@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Container, Mapping, Sequence
+import threading
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 
 from sandboxd.errors import (
@@ -34,6 +36,8 @@ __all__ = ["RegistryClient", "Response"]
 _log = logging.getLogger("sandboxd.images")
 _MANIFEST_MAX: Final = 4 << 20
 _DETAIL_MAX: Final = 300
+_LOOK: Final = 0.1
+"""Seconds between looks whether requests were given up."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
 _PLAIN_TO_TLS: Final = "HTTP request to an HTTPS server"
 
@@ -158,6 +162,27 @@ class RegistryClient:
     def close(self) -> None:
         for origin in self._origins:
             origin.close()
+
+    @contextmanager
+    def abortable(self, cancelled: threading.Event) -> Iterator[None]:
+        """While the block runs, requests end with Unavailable when `cancelled` is set, also those
+        that wait for a server that says nothing."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(_LOOK):
+                if cancelled.is_set():
+                    for origin in self._origins:
+                        origin.abort()
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def __enter__(self) -> Self:
         return self

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import http.client
+import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import BinaryIO, Final, NamedTuple, Self
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -22,6 +24,7 @@ _BLOCK: Final = 1 << 18
 _ENOUGH: Final = 1 << 16
 """Bytes that `read` collects before it returns: TLS records hold 16 KiB."""
 _BODY_MAX: Final = 4 << 20
+_CONNECT_SECONDS: Final = 10.0
 USER_AGENT: Final = f"pytest-sandbox/{__version__}"
 
 
@@ -154,6 +157,10 @@ class Connection:
     ) -> Response:
         """Raises OSError and http.client.HTTPException."""
         connection = self._http = self._http or self._opened()
+        if not self.is_open:
+            connection.timeout = min(self._timeout, _CONNECT_SECONDS)
+            connection.connect()
+            connection.sock.settimeout(self._timeout)
         parts = urlsplit(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         target = f"http://{self.server.authority}{path}" if self._absolute else path
@@ -164,6 +171,14 @@ class Connection:
             if body is None or connection.sock is None:
                 raise
         return Response(url, connection.getresponse(), self, keep=keep)
+
+    def abort(self) -> None:
+        """From another thread: whoever waits for the server gets an error now."""
+        connection = self._http
+        sock = None if connection is None else connection.sock
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         if self._http is not None:

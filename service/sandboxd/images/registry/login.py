@@ -21,7 +21,7 @@ def log_in(server: str, credentials: Credentials | None) -> None:
     Raises Forbidden when the registry refuses, RegistryError when it does not answer as one.
     """
     domain = _domain(server)
-    settings = RegistrySettings.load()
+    settings = RegistrySettings.load().impatient()
     endpoint = settings.endpoints(domain)[-1]
     with closing(Origin(endpoint, settings.network, credentials, ())) as origin:
         try:

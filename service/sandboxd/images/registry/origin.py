@@ -11,11 +11,12 @@ import http.client
 import random
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Mapping
 from typing import BinaryIO, Final
 
-from sandboxd.errors import RegistryError, SandboxError
+from sandboxd.errors import RegistryError, SandboxError, Unavailable
 from sandboxd.images.registry.auth import Authenticator
 from sandboxd.images.registry.connection import Connection, Response, Server, joined
 from sandboxd.images.registry.credentials import Credentials
@@ -48,6 +49,8 @@ class Origin:
         self.server = Server.of(endpoint.url)
         self._connection = Connection(self.server, endpoint.ca_file, network.timeout)
         self.authenticator = Authenticator(endpoint, credentials, scopes, self._exchange)
+        self._active = self._connection
+        self._aborted = threading.Event()
 
     def request(
         self,
@@ -67,9 +70,11 @@ class Origin:
         attempt = 1
         while True:
             own = Server.of(url) == self.server
+            self._check_aborted()
             try:
                 response = self._redirected(method, url, self._head(headers, size, own), body)
             except (OSError, http.client.HTTPException) as error:
+                self._check_aborted()
                 hopeless = isinstance(error, _HOPELESS) or attempt >= self._network.attempts
                 if hopeless or not _rewound(body, start):
                     raise self._unreachable(error) from error
@@ -93,6 +98,11 @@ class Origin:
 
     def close(self) -> None:
         self._connection.close()
+
+    def abort(self) -> None:
+        """From another thread: the request in progress, and all later ones, raise Unavailable."""
+        self._aborted.set()
+        self._active.abort()
 
     def _head(self, headers: Mapping[str, str], size: int | None, own: bool) -> dict[str, str]:
         head = dict(headers)
@@ -119,7 +129,9 @@ class Origin:
         server = Server.of(url)
         if server != self.server:
             elsewhere = Connection(server, self.endpoint.ca_file, self._network.timeout)
+            self._active = elsewhere
             return elsewhere.send(method, url, head, body, keep=False)
+        self._active = self._connection
         reused = self._connection.is_open
         try:
             return self._connection.send(method, url, head, body, keep=True)
@@ -154,6 +166,8 @@ class Origin:
         """One request to a token server: no redirects, nothing of the registry's headers."""
         for attempt in range(1, self._network.attempts + 1):
             connection = Connection(Server.of(url), self.endpoint.ca_file, self._network.timeout)
+            self._active = connection
+            self._check_aborted()
             try:
                 response = connection.send(method, url, headers, body, keep=False)
                 if response.status not in _TRY_AGAIN or attempt == self._network.attempts:
@@ -171,7 +185,11 @@ class Origin:
         raise AssertionError("unreachable")
 
     def _wait(self, seconds: float) -> None:
-        time.sleep(seconds)
+        self._aborted.wait(seconds)
+
+    def _check_aborted(self) -> None:
+        if self._aborted.is_set():
+            raise Unavailable(self._name, "whoever asked for it went away")
 
     @property
     def _name(self) -> str:

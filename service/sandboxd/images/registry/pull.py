@@ -57,10 +57,11 @@ class RegistrySource:
     def _arrival(self, client: RegistryClient, bench: Workbench) -> Arrival:
         reference = self.reference
         which = reference.digest or reference.tag or "latest"
-        self.resolved = resolve(client, which, self.platform or Platform.of_machine())
-        digest, manifest = self.resolved
-        bench.progress({"status": f"Pulling from {reference.path}", "id": which})
-        config = self._config(client, bench, manifest)
+        with client.abortable(self.cancelled):
+            self.resolved = resolve(client, which, self.platform or Platform.of_machine())
+            digest, manifest = self.resolved
+            bench.progress({"status": f"Pulling from {reference.path}", "id": which})
+            config = self._config(client, bench, manifest)
         wanted = self._wanted(config, manifest)
         self._fetch_missing(client, bench, wanted)
         self._remember(bench, wanted)

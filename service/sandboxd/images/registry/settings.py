@@ -83,6 +83,11 @@ class RegistrySettings:
     def network(self) -> Network:
         return Network(**self.document.get("network", {}))
 
+    def impatient(self) -> Self:
+        """The same, for somebody who waits for one short answer."""
+        network = {**self.network._asdict(), "attempts": 2, "timeout": 15.0}
+        return type(self)({**self.document, "network": network})
+
     def endpoints(self, domain: str) -> tuple[Endpoint, ...]:
         """Mirrors in their order, then the registry itself."""
         own = self.document.get("registry", {}).get(domain, {})

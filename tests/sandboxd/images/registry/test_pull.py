@@ -230,6 +230,25 @@ def test_a_pull_that_is_given_up_leaves_nothing(
         assert nothing_left(store, images)
 
 
+def test_a_registry_that_says_nothing_holds_nobody_up(
+    scripted: Scripted, opened: Opened, nothing_left: Callable[..., bool]
+) -> None:
+    with scripted() as registry, opened() as (store, images):
+        given_up, go_on = threading.Event(), threading.Event()
+
+        def hold(asked: Asked) -> Reply | None:
+            given_up.set()
+            go_on.wait(30)
+            return None
+
+        registry.script(hold)
+        with pytest.raises(Unavailable, match="went away"):
+            images.pull(f"{registry.authority}/app:1", cancelled=given_up)
+        assert len(registry.asked) == 1
+        go_on.set()
+        assert nothing_left(store, images)
+
+
 def _index(registry: Any, tar: Tar, **platforms: dict[str, str]) -> None:
     entries = []
     for name, platform in platforms.items():
