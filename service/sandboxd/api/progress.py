@@ -62,6 +62,11 @@ async def stream_progress(
         await response.write(error_line(error.message, error.status))
     except BaseException:
         cancelled.set()
-        await asyncio.wait([running])
+        # A service that stops waits for it, too: what the thread works on must still be there.
+        await asyncio.shield(call.surface.finish_later(_ended(running)))
         raise
     return response or await call.begin("application/json")
+
+
+async def _ended(running: asyncio.Future[Any]) -> None:
+    await asyncio.wait([running])
