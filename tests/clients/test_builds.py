@@ -16,7 +16,7 @@ import pytest
 from .conftest import Docker
 
 if TYPE_CHECKING:
-    from tests.conftest import Service
+    from tests.conftest import Registry, Service
 
 pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_busybox]
 
@@ -101,6 +101,31 @@ class TestDockerCommand:
         docker.output("build", "-q", "-t", name, "-f", file, "--target", "one", str(context))
         label = docker.output("inspect", "--format", "{{.Config.Labels.stage}}", name)
         assert label == "one"
+
+    def test_a_base_that_a_registry_has(
+        self, docker: Docker, name: str, context: Path, registry: Registry, busybox: str
+    ) -> None:
+        base = f"{registry.address}/base:{uuid.uuid4().hex[:8]}"
+        docker.output("tag", busybox, base)
+        docker.output("push", base)
+        docker.output("rmi", base)
+        (context / "Dockerfile").write_text(f"FROM {base}\nRUN echo over it\n")
+        done = docker("build", "-t", name, str(context))
+        assert done.returncode == 0, done.stderr
+        assert b"over it" in done.stdout
+        docker.output("build", "-q", "--pull", "-t", name, str(context))
+        docker.output("rmi", "-f", base)
+        registry.stop()
+        (context / "Dockerfile").write_text(f"FROM {base}\nRUN echo never\n")
+        done = docker("build", str(context))
+        assert done.returncode != 0
+        assert b"Dockerfile line 1" in done.stderr
+
+    def test_disk_use(self, docker: Docker, name: str, context: Path) -> None:
+        docker.output("build", "-q", "-t", name, str(context))
+        rows = docker.output("system", "df", "--format", "{{.Type}} {{.TotalCount}}")
+        counts = dict(row.rsplit(" ", 1) for row in rows.splitlines())
+        assert int(counts["Build Cache"]) >= 2
 
     def test_history(self, docker: Docker, name: str, context: Path) -> None:
         docker.output("build", "-q", "-t", name, str(context))

@@ -109,7 +109,8 @@ async def disk_use(call: Call) -> web.StreamResponse:
             {**row, "UsageData": data} for row, data in zip(rows, usage, strict=True)
         ]
     if "build-cache" in wanted:
-        body["BuildCache"] = []
+        body["BuildCache"] = rows = call.engine.builds.cached()
+        body["BuilderSize"] = sum(row["Size"] for row in rows)
     return json_reply(body)
 
 

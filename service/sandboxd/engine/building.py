@@ -11,9 +11,10 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sandboxd.engine.attachments import Outlet
 from sandboxd.engine.build_mounts import opened
@@ -63,6 +64,27 @@ class Building:
             return await build_image(tools, context, options, report)
         finally:
             self.under_way -= 1
+
+    def cached(self) -> list[dict[str, Any]]:
+        """The steps of the cache that have a layer, as rows of GET /system/df."""
+        database, rows = self._floors.store.database, []
+        for key, row in database.build_cache.all().items():
+            if layer := database.layers.get(row["layer"]):
+                used = datetime.fromtimestamp(row["used"], UTC).isoformat().replace("+00:00", "Z")
+                rows.append(
+                    {
+                        "ID": key.removeprefix("sha256:"),
+                        "Type": "regular",
+                        "Description": "",
+                        "InUse": False,
+                        "Shared": True,
+                        "Size": layer["size"],
+                        "CreatedAt": row["created"],
+                        "LastUsedAt": used,
+                        "UsageCount": 1,
+                    }
+                )
+        return rows
 
     def prune(self, unused_for: float = 0.0) -> tuple[list[str], int]:
         """Empty the cache of what was not used for so many seconds; names and bytes. Blocks.
