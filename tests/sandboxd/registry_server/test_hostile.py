@@ -208,7 +208,7 @@ def test_a_body_that_stands_still_is_given_up(
             answer = half.recv(4096)
         return int(answer.split()[1]), wire("GET", place).headers["range"]
 
-    found = in_child(lambda: with_registry(tmp_path, Settings(stall=0.05), body))
+    found = in_child(lambda: with_registry(tmp_path, Settings(stall=0.25), body))
     assert found == (408, "0-9")
 
 
