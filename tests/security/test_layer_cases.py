@@ -2,7 +2,7 @@
 
 Each layer may be honest by itself: a link in one, and in the next a file behind that link. Either
 the load is refused, or the container sees its own files only. The canary on the host never changes,
-and the host's mounts are what they were.
+and nothing gets mounted there.
 """
 
 from __future__ import annotations
@@ -140,7 +140,6 @@ _OUTWARD: dict[str, Layers] = {
 
 @pytest.mark.parametrize("case", _OUTWARD)
 def test_layers_that_aim_outward(client: Client, loaded: Loaded, case: str) -> None:
-    mounts = Path("/proc/self/mountinfo").read_text()
     try:
         image = loaded(_OUTWARD[case])
     except BadRequest:
@@ -152,7 +151,7 @@ def test_layers_that_aim_outward(client: Client, loaded: Loaded, case: str) -> N
         assert found.stdout == b"", found
     finally:
         client.image_remove(image, force=True)
-    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert client.status()["Root"] not in Path("/proc/self/mountinfo").read_text()
 
 
 _XATTR = "SCHILY.xattr."

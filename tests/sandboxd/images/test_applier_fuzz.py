@@ -122,7 +122,7 @@ def test_random_layers_mean_what_the_specification_says(
 ) -> None:
     with opened() as (_, images):
 
-        @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
         @given(_layers)
         @example([[_file("a/b")], [_mark("whiteout", "a"), _file("a/c")]])
         @example([[_file("a/b")], [_file("a/c"), _mark("whiteout", "a")]])
