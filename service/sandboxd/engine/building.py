@@ -143,7 +143,9 @@ class Building:
     def _rootfs(self, step: RunStep) -> Rootfs:
         upper = str(step.staged)
         if step.on_host:
-            return self._floors.images.host_rootfs(step.lowers, upper)
+            places = step.staged / "places"
+            places.mkdir(mode=0o755)
+            return self._floors.images.host_rootfs(step.lowers, upper, places)
         return Rootfs(tuple(str(path) for path in step.lowers), upper)
 
     def _caches(self) -> tuple[StepCache, CacheDirectories, KnownFiles]:

@@ -3,11 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from sandboxd.errors import Conflict
 from sandboxd.launcher.spec import HostRoot
+
+_PLACES: Final = ("etc", "opt", "srv", "usr", "var", "var/cache", "var/lib", "var/log", "var/spool")
+_LOCAL: Final = "usr/local"
+_LOCAL_MAX: Final = 500
+"""Directories below /usr/local that are repeated at most."""
+
+
+def repeat_places(root: HostRoot, places: Path) -> None:
+    """Repeat below `places`, an empty directory, where one usually installs things: /usr/local with
+    what is in it, /opt, /srv, /etc and parts of /var; empty, and of the container's root.
+
+    As a layer right above the machine's own root this lets a build step of an ordinary user write
+    there: a user namespace has no power over directories whose owner it does not map. Reading what
+    lies below still takes the user's own rights (overlayfs documentation, "Permission model").
+    """
+    overlaid = dict(root.overlays)
+    for path in (*_PLACES, *_below_local()):
+        parts = path.split("/")
+        if parts[0] not in overlaid or not os.path.isdir(places / os.path.dirname(path)):
+            continue
+        try:
+            status = os.lstat(f"/{path}")
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            place = places / path
+            place.mkdir(exist_ok=True)
+            place.chmod(stat.S_IMODE(status.st_mode))
+
+
+def _below_local() -> Iterator[str]:
+    """/usr/local and its directories, those above first."""
+    for directory, names, _ in islice(os.walk(f"/{_LOCAL}"), _LOCAL_MAX):
+        names.sort()
+        yield directory.lstrip("/")
 
 
 def stacked(root: HostRoot, layers: Sequence[Path]) -> HostRoot:

@@ -14,6 +14,7 @@ from sandboxd.images.catalog import Catalog
 from sandboxd.images.documents import parsed_object
 from sandboxd.images.filters import Filters, selected
 from sandboxd.images.host import HostImage
+from sandboxd.images.host_layers import repeat_places
 from sandboxd.images.image import HOST, Image
 from sandboxd.images.image_archive import ImageArchive
 from sandboxd.images.pulled import PulledManifests
@@ -246,9 +247,14 @@ class Images:
             return Rootfs(upper=upper, readonly=readonly, host=self._host.root(show, layers))
         return Rootfs(tuple(str(path) for path in layers), upper, readonly)
 
-    def host_rootfs(self, layers: Sequence[Path], upper: str) -> Rootfs:
-        """The machine's own root with `layers` on top, topmost first; writes go to `upper`."""
-        return Rootfs(upper=upper, host=self._host.root((), layers))
+    def host_rootfs(self, layers: Sequence[Path], upper: str, places: Path) -> Rootfs:
+        """The machine's own root with `layers` on top, topmost first; writes go to `upper`.
+
+        `places` is an empty directory, for what makes /usr/local and the like writable.
+        """
+        if self._idmap.kind != "root":
+            repeat_places(self._host.root(), places)
+        return Rootfs(upper=upper, host=self._host.root((), (*layers, places)))
 
     def lowers(self, image: Image) -> tuple[Path, ...]:
         """The directories whose union is the image, topmost first."""

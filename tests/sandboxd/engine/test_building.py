@@ -328,6 +328,23 @@ class TestHost:
 
         bench(scenario)
 
+    def test_a_command_may_install_where_one_installs(self, bench: Run) -> None:
+        """Also as an ordinary user, whose namespace has no power over root's directories."""
+
+        async def scenario(bench: Bench) -> None:
+            await Yard(bench).build(
+                "RUN echo lib > /usr/local/share/sandbox-test && mkdir /opt/sandbox-test",
+                "RUN cat /usr/local/share/sandbox-test > /opt/sandbox-test/copy",
+                "FROM host",
+                "COPY --from=0 /opt/sandbox-test/copy /usr/local/share/sandbox-copied",
+                base="host",
+            )
+            script = "cat /usr/local/share/sandbox-copied; ls /opt/sandbox-test 2>/dev/null || true"
+            result = await bench.engine.run({"Image": "app", "Cmd": ["sh", "-c", script]})
+            assert result.stdout == b"lib\n"
+
+        bench(scenario)
+
     def test_it_survives_a_restart(self, bench: Run) -> None:
         async def scenario(bench: Bench) -> None:
             await Yard(bench).build("WORKDIR /usr/local/share/sandbox-test", base="host")
