@@ -58,7 +58,7 @@ def parse(body: Mapping[str, Any], image: Mapping[str, Any]) -> Settings:
 
 def _command(fields: Fields, defaults: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Entrypoint and command. An entrypoint of the body drops the image's command, `[""]` both;
-    an empty one drops the image's entrypoint alone, and null nothing, as in moby's daemon/commit.go.
+    an empty one drops the image's entrypoint alone, and null nothing: moby's daemon/commit.go.
     """
     entrypoint, command = fields.command("Entrypoint"), fields.command("Cmd")
     if not entrypoint:
