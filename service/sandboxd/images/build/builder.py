@@ -45,17 +45,20 @@ async def build_image(
         digests = FileDigests(tools.files, is_lasting=context.is_lasting)
         running: dict[int, asyncio.Task[Built]] = {}
 
-        def stage(index: int) -> asyncio.Future[Built]:
+        def begin(index: int) -> asyncio.Task[Built]:
             if index not in running:
                 work = StageBuild(shop, plan.stages[index]).build()
                 running[index] = asyncio.ensure_future(work)
+            return running[index]
+
+        async def stage(index: int) -> Built:
             # Of two stages that wait for this one, the end of one must not end it.
-            return asyncio.shield(running[index])
+            return await asyncio.shield(begin(index))
 
         shop = Shop(tools, options, context, plan, report, held, bases, digests, stage)
         try:
             for index in plan.needed:
-                stage(index)
+                begin(index)
             await _all(running)
             built = running[plan.target].result()
             _warn_unused(shop, set(options.arguments) - plan.outer.consumed)
