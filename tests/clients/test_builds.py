@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
+import socket
 import tarfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +47,13 @@ def context(tmp_path: Path) -> Path:
     (directory / "secret").write_text("x")
     (directory / ".dockerignore").write_text("secret\n.dockerignore\n")
     return directory
+
+
+def _until_staging_is_empty(service: Service) -> None:
+    deadline = time.monotonic() + 30
+    while os.listdir(service.root / "staging") and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert os.listdir(service.root / "staging") == []
 
 
 @pytest.mark.needs_docker_cli
@@ -121,6 +131,18 @@ class TestDockerCommand:
         assert done.returncode != 0
         assert b"Dockerfile line 1" in done.stderr
 
+    def test_a_client_that_leaves_ends_the_build(
+        self, docker: Docker, context: Path, service: Service, busybox: str
+    ) -> None:
+        (context / "Dockerfile").write_text("FROM busybox\nRUN echo u''p; exec sleep 1000\n")
+        process = docker.popen("build", str(context))
+        assert process.stdout is not None
+        while b"up\n" not in process.stdout.readline():
+            pass
+        process.kill()
+        process.communicate()
+        _until_staging_is_empty(service)
+
     def test_disk_use(self, docker: Docker, name: str, context: Path) -> None:
         docker.output("build", "-q", "-t", name, str(context))
         rows = docker.output("system", "df", "--format", "{{.Type}} {{.TotalCount}}")
@@ -141,6 +163,15 @@ class TestDockerCommand:
         done = docker("build", "--memory", "64m", str(context))
         assert done.returncode != 0
         assert b"memory" in done.stderr
+
+
+def test_an_upload_that_breaks_off_builds_nothing(service: Service, busybox: str) -> None:
+    """What came so far must not pass for a shorter context."""
+    head = b"POST /build HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(service.socket))
+        connection.sendall(head + b"200\r\n" + bytes(0x200) + b"\r\n")
+    _until_staging_is_empty(service)
 
 
 @pytest.mark.needs_docker_py
