@@ -14,6 +14,8 @@ from sandboxd.images.build.file_digests import FileDigests, user_attributes
 from sandboxd.images.build.selection import Picked
 from sandboxd.images.build.union import Node, Parts, walk
 
+_AT_ONCE: Final = 512
+"""Records that wait in memory: encoding many at once costs a fraction."""
 _KINDS: Final = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
@@ -28,6 +30,7 @@ class Contents:
     def __init__(self, digests: FileDigests) -> None:
         self._digests = digests
         self._total = hashlib.sha256()
+        self._records: list[list[object]] = []
 
     def add(self, picked: Picked) -> None:
         """A source with all that it stands for, under the place that it will have."""
@@ -39,6 +42,7 @@ class Contents:
                     self._add((*picked.target, *path), entry, picked.keeps_owner)
 
     def digest(self) -> str:
+        self._flush()
         return self._total.hexdigest()
 
     def _add(self, target: Parts, node: Node, keeps_owner: bool) -> None:
@@ -54,5 +58,11 @@ class Contents:
             record += [node.link_target()]
         elif kind == "directory" and node.stack:
             record += [user_attributes(node.stack[0])]
+        self._records.append(record)
+        if len(self._records) >= _AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
         # json escapes every control and non-ASCII character, so a record cannot imitate two.
-        self._total.update(json.dumps(record).encode() + b"\n")
+        self._total.update(json.dumps(self._records).encode() + b"\n")
+        self._records.clear()

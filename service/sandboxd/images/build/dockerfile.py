@@ -8,6 +8,7 @@ variables are expanded when the stage that they belong to has got that far.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import e2b_dockerfile_utils as syntax
@@ -51,6 +52,7 @@ _REPEATED: Final = frozenset(("mount", "exclude"))
 _NEVER_TRIGGERS: Final = ("ONBUILD", "FROM", "MAINTAINER")
 
 
+@lru_cache(maxsize=32)
 def parse_dockerfile(data: bytes) -> Dockerfile:
     """Raises BadRequest that names the line."""
     if len(data) > _SIZE_MAX:

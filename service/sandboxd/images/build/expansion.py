@@ -6,7 +6,8 @@ same time, as there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import e2b_dockerfile_utils as syntax
 
@@ -21,24 +22,31 @@ class Expansion:
 
     def word(self, text: str) -> str:
         """One word, whatever spaces its value has. Raises BadRequest."""
-        return self._process(text, skip_quotes=False)[0]
+        with _explained(text):
+            return self._lexer().process_word(text)
 
     def words(self, text: str) -> list[str]:
         """The words that a text comes apart into. Raises BadRequest."""
-        return self._process(text, skip_quotes=False)[1]
+        with _explained(text):
+            return self._lexer().process_words(text)
 
     def document(self, text: str) -> str:
         """A heredoc's content: quotes are characters like any other."""
-        return self._process(text, skip_quotes=True)[0]
+        with _explained(text):
+            return self._lexer(skip_quotes=True).process_word(text)
 
-    def _process(self, text: str, *, skip_quotes: bool) -> tuple[str, list[str]]:
-        lexer = syntax.ShellLex(
+    def _lexer(self, *, skip_quotes: bool = False) -> syntax.ShellLex:
+        return syntax.ShellLex(
             self._escape,
             skip_process_quotes=skip_quotes,
             env=self._variables,
             skip_unset_env=False,
         )
-        try:
-            return lexer.process_word(text), lexer.process_words(text)
-        except (ValueError, RecursionError) as error:
-            raise BadRequest(f"cannot expand {text[:200]!r}", str(error)) from error
+
+
+@contextmanager
+def _explained(text: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"cannot expand {text[:200]!r}", str(error)) from error

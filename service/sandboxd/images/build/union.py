@@ -146,14 +146,12 @@ def child(held: ExitStack, node: Node, name: str) -> Node | None:
 
 
 def names(node: Node) -> list[str]:
-    """What a directory holds, sorted by bytes."""
-    found: dict[str, bool] = {}
-    for directory in node.stack:
-        for name in os.listdir(directory):
-            if name not in found:
-                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                found[name] = not is_whiteout(status)
-    return sorted((name for name, is_there in found.items() if is_there), key=os.fsencode)
+    """What the layers of a directory hold, sorted by bytes; of some names `child` finds nothing,
+    for they are whiteouts."""
+    if len(node.stack) == 1:
+        return sorted(os.listdir(node.stack[0]), key=os.fsencode)
+    found = {name for directory in node.stack for name in os.listdir(directory)}
+    return sorted(found, key=os.fsencode)
 
 
 Wanted = Callable[[Parts, bool], bool | None]
