@@ -69,4 +69,5 @@ async def stream_progress(
 
 
 async def _ended(running: asyncio.Future[Any]) -> None:
-    await asyncio.wait([running])
+    """Nobody is left whom a failure could be told."""
+    await asyncio.gather(running, return_exceptions=True)

@@ -174,7 +174,6 @@ class RegistryClient:
                 if cancelled.is_set():
                     for origin in self._origins:
                         origin.abort()
-                    return
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

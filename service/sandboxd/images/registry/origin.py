@@ -143,6 +143,7 @@ class Origin:
             self._connection.close()
             raise
         # The server had closed the kept connection, as it may at any time.
+        self._check_aborted()
         try:
             return self._connection.send(method, url, head, body, keep=True)
         except BaseException:

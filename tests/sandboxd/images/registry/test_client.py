@@ -326,6 +326,7 @@ def test_login(registry: ScriptedRegistry) -> None:
 
 
 def test_a_server_that_speaks_no_http(client: Make, registry: ScriptedRegistry) -> None:
-    registry.script(always("/manifests/", Reply(headers={"Content-Length": "many"})))
+    headers = {"Content-Length": "many", "Connection": "close"}
+    registry.script(always("/manifests/", Reply(body=b"{}", headers=headers)))
     with pytest.raises(SandboxError):
         client().manifest("1")
