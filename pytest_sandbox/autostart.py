@@ -36,6 +36,14 @@ _DETACH = "import os, sys; os.fork() or os.execv(sys.argv[1], sys.argv[1:])"
 """The service must not stay a child of a test run, which might wait for or count its children."""
 
 
+class _Socket(socket.socket):
+    """One that a forgotten client leaves behind in silence, whatever goes first: its connection
+    closes it, but a garbage cycle has no order."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Service:
     """Where the service listens, and how to get a connection to it.
 
@@ -92,7 +100,7 @@ class Service:
         return True
 
     def _connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(os.fspath(self.socket_path))
             _check_peer(sock, self.socket_path)

@@ -60,11 +60,11 @@ def test_a_failing_run_raises_with_its_code(client: Any, busybox: str) -> None:
 
 def test_errors_have_docker_pys_classes(client: Any, busybox: str) -> None:
     with pytest.raises(docker.errors.ImageNotFound):
-        client.containers.run("nosuchimage:1", "true")
+        client.containers.create("nosuchimage:1", "true")
     with pytest.raises(docker.errors.ImageNotFound):
         client.images.get("nosuchimage:1")
-    with pytest.raises(docker.errors.ImageNotFound):
-        client.images.pull("nosuchimage", "1")
+    with pytest.raises(docker.errors.APIError, match="refused"):
+        client.images.pull("127.0.0.1:1/nosuchimage", "1")
     with pytest.raises(docker.errors.NotFound):
         client.containers.get("nosuchcontainer")
     with pytest.raises(docker.errors.NotFound):

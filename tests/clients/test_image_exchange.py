@@ -6,9 +6,11 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,8 +110,8 @@ def archive(client: Client, image: str, tmp_path: Path) -> Path:
 class Tool:
     """Another program, with a home and a store of its own."""
 
-    def __init__(self, base: Path) -> None:
-        self.base = base
+    def __init__(self, base: Path, runroot: Path) -> None:
+        self.base, self.runroot = base, runroot
         for name in ("home", "run", "tmp"):
             (base / name).mkdir()
         (base / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
@@ -131,7 +133,7 @@ class Tool:
         self("skopeo", "--policy", self.base / "policy.json", "copy", "-q", source, target)
 
     def podman(self, *args: str | Path) -> str:
-        places = ("--root", self.base / "tmp/root", "--runroot", self.base / "run")
+        places = ("--root", self.base / "tmp/root", "--runroot", self.runroot)
         trust: list[str | Path] = ["--signature-policy", self.base / "policy.json"]
         policy = trust if args[0] == "load" else []
         options = ("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs")
@@ -139,8 +141,11 @@ class Tool:
 
 
 @pytest.fixture
-def tool(tmp_path_factory: pytest.TempPathFactory) -> Tool:
-    return Tool(tmp_path_factory.mktemp("t"))
+def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
+    # podman wants no more than 50 characters there.
+    runroot = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
+    yield Tool(tmp_path_factory.mktemp("t"), runroot)
+    shutil.rmtree(runroot, ignore_errors=True)
 
 
 @pytest.mark.needs_skopeo

@@ -12,6 +12,8 @@ from sandboxd.launcher.running import Running
 _REFILL_DELAY: Final = 0.015
 """Seconds from a start to the order for its replacement: the request at hand comes first."""
 _REFILL_DELAY_WHEN_LOW: Final = 0.001
+_REFILL_DELAY_AFTER_A_DEATH: Final = 1.0
+"""A slot that ends by itself will not be the last: something here prevents them."""
 
 
 class Pool:
@@ -66,7 +68,7 @@ class Pool:
         if slot not in self._warm:
             return False
         self._warm.remove(slot)
-        self._refill_later()
+        self._refill_later(_REFILL_DELAY_AFTER_A_DEATH)
         return True
 
     def close(self, error: Exception) -> None:
@@ -83,11 +85,12 @@ class Pool:
         self._timer = None
         self._order_up_to(self.target - len(self._warm) + len(self._waiters))
 
-    def _refill_later(self) -> None:
+    def _refill_later(self, delay: float | None = None) -> None:
         if self._timer is not None or not self.target:
             return
-        low = len(self._warm) <= self.target // 2
-        delay = _REFILL_DELAY_WHEN_LOW if low else _REFILL_DELAY
+        if delay is None:
+            low = len(self._warm) <= self.target // 2
+            delay = _REFILL_DELAY_WHEN_LOW if low else _REFILL_DELAY
         self._timer = asyncio.get_running_loop().call_later(delay, self.refill)
 
     def _order_up_to(self, wanted: int) -> None:

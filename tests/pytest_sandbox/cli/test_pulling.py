@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +21,15 @@ pytestmark = [pytest.mark.needs_userns, pytest.mark.needs_busybox]
 
 
 @pytest.fixture
-def image(service: Service, registry: Registry, busybox_tar: Path) -> Iterator[str]:
-    """The name of an image that the registry has and the service has not."""
+def image(service: Service, registry: Registry, busybox_tar: Path, tmp_path: Path) -> Iterator[str]:
+    """The name of an image that the registry has and the service has not, nor its layer."""
+    rootfs = tmp_path / "rootfs.tar"
+    shutil.copy(busybox_tar, rootfs)
+    with tarfile.open(rootfs, "a") as tar:
+        tar.addfile(tarfile.TarInfo(f"unique-{tmp_path.name}"))
     name = f"{registry.address}/team/pulled:1"
     with connect(service.host, autostart=False) as client:
-        client.image_import(busybox_tar, name, changes=['CMD ["echo", "pulled"]'])
+        client.image_import(rootfs, name, changes=['CMD ["echo", "pulled"]'])
         client.image_push(name)
         client.image_remove(name)
         yield name

@@ -35,6 +35,7 @@ def test_every_keyword_has_its_place() -> None:
         hostname="h",
         labels={"l": "m"},
         read_only=True,
+        upper="disk",
         tmpfs=["/t"],
         show=["/s"],
         memory="64m",
@@ -70,6 +71,7 @@ def test_every_keyword_has_its_place() -> None:
         "HostConfig": {
             "Mounts": [{"Type": "volume", "Source": "data", "Target": "/data", "ReadOnly": False}],
             "ReadonlyRootfs": True,
+            "StorageOpt": {"upper": "disk"},
             "Tmpfs": {"/t": ""},
             "Memory": 64 << 20,
             "ShmSize": 1024,

@@ -310,7 +310,7 @@ def test_a_missing_image_is_an_error_with_its_remedy(live: pytest.Pytester) -> N
     live.makepyfile(MISSING_IMAGE)
     result = live.runpytest_subprocess()
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*no-such-image:1*sandboxctl pull*"])
+    result.stdout.fnmatch_lines(["*no-such-image:1*pulling it failed*to mend it*"])
 
 
 def test_a_missing_image_is_skipped_on_request(live: pytest.Pytester) -> None:
