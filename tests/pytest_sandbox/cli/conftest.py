@@ -110,11 +110,12 @@ class Terminal:
 
 @pytest.fixture
 def sandboxctl(service: Service) -> Iterator[Sandboxctl]:
-    """The command against the service that all tests share; nothing may be left in it."""
+    """The command against the service that all tests share; nothing more may be left in it."""
     sandboxctl = Sandboxctl(service.environ)
+    before = set(sandboxctl.ok("ps", "-aq").split())
     yield sandboxctl
     for terminal in sandboxctl.terminals:
         if not terminal.ended:
             os.kill(terminal.pid, signal.SIGKILL)
             terminal.wait()
-    assert sandboxctl.ok("ps", "-aq") == ""
+    assert not set(sandboxctl.ok("ps", "-aq").split()) - before
