@@ -144,7 +144,10 @@ class Tool:
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
     # podman wants no more than 50 characters there.
     runroot = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
-    yield Tool(tmp_path_factory.mktemp("t"), runroot)
+    tool = Tool(tmp_path_factory.mktemp("t"), runroot)
+    yield tool
+    if any((tool.base / "run").rglob("pause.pid")):
+        tool.podman("system", "migrate")  # ends the process that holds podman's user namespace
     shutil.rmtree(runroot, ignore_errors=True)
 
 

@@ -158,6 +158,7 @@ def test_podman_pulls_pushes_and_pulls(images: Wire, registry: Registry, tmp_pat
     run(*podman, "pull", "-q", "--tls-verify=false", pushed)
     assert run(*podman, "image", "inspect", "-f", "{{.Id}}", pushed) == before
     run(*podman, "rmi", "-f", pushed)
+    run(*podman, "system", "migrate")  # ends the process that holds podman's user namespace
 
 
 @pytest.mark.needs_dockerd
