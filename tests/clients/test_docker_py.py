@@ -69,8 +69,10 @@ def test_errors_have_docker_pys_classes(client: Any, busybox: str) -> None:
         client.containers.get("nosuchcontainer")
     with pytest.raises(docker.errors.NotFound):
         client.volumes.get("nosuchvolume")
+    container = client.containers.create(busybox, "/no/such/command")
     with pytest.raises(docker.errors.APIError) as caught:
-        client.containers.run(busybox, "/no/such/command", remove=True)
+        container.start()
+    container.remove()
     assert caught.value.status_code == 400
 
 

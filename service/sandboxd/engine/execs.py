@@ -192,9 +192,11 @@ class Execs:
             program.kill(signal)
 
     def forget(self, container: Container) -> None:
-        """The container is gone: execs that never started go too, ended ones stay known a while."""
+        """The container is gone: execs that never started go too. The end of others may still be on
+        its way, and stays known a while."""
         for id in container.execs:
-            self._known.pop(id, None)
+            if not self._known[id].started:
+                del self._known[id]
 
     def _ended_process(self, exec_: Exec, outlet: Outlet, code: int) -> None:
         assert exec_.program is not None

@@ -56,6 +56,8 @@ class Applied:
     entries: int = 0
     implied: list[str] = field(default_factory=list)
     """Directories that the archive did not name: 0755 0:0, whatever lower layers say."""
+    remade: list[str] = field(default_factory=list)
+    """Those of them that the archive also whites out: lower layers have no say about them."""
     opaque_root: bool = False
     """The layer hides everything below it."""
     owners: dict[str, list[int]] = field(default_factory=dict)
@@ -352,7 +354,9 @@ class Applier:
         Until now they were 0700, so that neither a missing write bit nor a set-group-ID bit could
         disturb what was made inside them.
         """
-        self._opaque |= self._hidden & (self._directories.keys() | self._root.implied)
+        remade = self._hidden & self._root.implied
+        self._opaque |= self._hidden & self._directories.keys() | remade
+        self._done.remade = sorted("/".join(path) for path in remade)
         self._done.opaque_root = () in self._opaque
         self._done.implied = sorted("/".join(path) for path in self._root.implied)
         everywhere = {(), *self._directories, *self._root.implied, *self._opaque}

@@ -48,6 +48,7 @@ class _Stacked:
         self.metadata = [bench.store.layers.metadata(layer) for layer in layers]
         self._trees = [bench.store.layers.path(layer) for layer in layers]
         self._implied = [frozenset(each["implied"]) for each in self.metadata]
+        self._remade = [frozenset(each.get("remade", ())) for each in self.metadata]
 
     def repaired(self, index: int) -> str | None:
         """A layer, made and published, that goes above this one; None where none is needed."""
@@ -83,16 +84,20 @@ class _Stacked:
             status, is_last = _looked_up(self._trees[at], path)
             if status is not None and path not in self._implied[at]:
                 return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
-            if is_last or self.metadata[at]["opaque_root"]:
+            if is_last or self.metadata[at]["opaque_root"] or path in self._remade[at]:
                 break
         return _ORDINARY
 
 
 def _looked_up(tree: Path, path: str) -> tuple[os.stat_result | None, bool]:
-    """The directory at `path` in one layer, and whether no lower layer has a say about it."""
+    """The directory at `path` in one layer, and whether no lower layer has a say about it.
+
+    An opaque mark hides what lies in a directory of lower layers, not what that directory is.
+    """
     fd, hidden = os.open(tree, _NAMED), False
     try:
         for part in [part for part in path.split("/") if part]:
+            hidden = hidden or trees.OPAQUE in os.listxattr(f"/proc/self/fd/{fd}")
             try:
                 child = os.open(part, _NAMED, dir_fd=fd)
             except FileNotFoundError:
@@ -101,7 +106,6 @@ def _looked_up(tree: Path, path: str) -> tuple[os.stat_result | None, bool]:
                 return None, True
             os.close(fd)
             fd = child
-            hidden = hidden or trees.OPAQUE in os.listxattr(f"/proc/self/fd/{fd}")
         return os.fstat(fd), hidden
     finally:
         os.close(fd)

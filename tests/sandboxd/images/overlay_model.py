@@ -37,6 +37,8 @@ class Layer:
     tree: Tree = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+    """Devices, which are left out with whatever is a hard link to them."""
 
     @classmethod
     def of(cls, members: list[dict[str, Any]]) -> Layer:
@@ -47,6 +49,7 @@ class Layer:
 
     def _apply(self, kind: str, path: str, mode: int = 0, content: Any = b"") -> None:
         if kind == "device":
+            self.skipped.add(path)
             return
         self._parents(path)
         if kind == "whiteout":
@@ -61,7 +64,7 @@ class Layer:
             self._replace(path, Entry(kind, mode, content))
 
     def _link(self, path: str, target: str) -> None:
-        if path == target:
+        if path == target or target in self.skipped:
             return
         found = self.tree.get(target)
         if found is None or found.kind == "dir" or target.startswith(f"{path}/"):

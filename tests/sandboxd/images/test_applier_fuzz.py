@@ -128,6 +128,17 @@ def test_random_layers_mean_what_the_specification_says(
         @example([[_file("a/b")], [_file("a/c"), _mark("whiteout", "a")]])
         @example([[_file("a/b")], [_mark("opaque", "a/x"), _mark("whiteout", "b")]])
         @example([[_dir("a", 0o700), _file("a/b")], [_file("a/c")], [_file("a/d/b")]])
+        @example([[_dir("a", 0o755), _dir("b", 0o700)], [_mark("opaque", "b/a")]])
+        @example([[_dir("b", 0o700)], [_mark("whiteout", "b"), _file("b/a")]])
+        @example(
+            [
+                [
+                    _dir("a", 0o755),
+                    _mark("device", "c"),
+                    {"kind": "hard", "path": "a", "content": "c"},
+                ]
+            ]
+        )
         def check(layers: list[list[Member]]) -> None:
             parts = saved(*(_written(tar, members) for members in layers), tags=())
             try:
