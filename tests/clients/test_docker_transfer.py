@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -142,7 +143,9 @@ def test_a_commit_of_a_container_of_the_machines_own_root(
 ) -> None:
     script = "echo new > /etc/sandboxed; rm -f /etc/hostname.old; mkdir /usr/share/sandboxed"
     docker.output("run", "--name", name, "host", "sh", "-c", script)
-    assert docker.output("diff", name).splitlines() == [
+    changes = docker.output("diff", name).splitlines()
+    # The places where this interpreter is shown may be among them.
+    assert [each for each in changes if not f"{sys.prefix}/".startswith(f"{each[2:]}/")] == [
         "C /etc",
         "A /etc/sandboxed",
         "C /usr",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,10 +147,18 @@ def test_skopeo_logs_in(images: Wire, service_directory: Path) -> None:
         registry.stop()
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory for podman, which wants 50 characters at most, and for the sockets of dockerd."""
+    path = Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.mark.needs_podman
 @pytest.mark.needs_root
-def test_podman_pulls_pushes_and_pulls(images: Wire, registry: Registry, tmp_path: Path) -> None:
-    podman = ["podman", "--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run"]
+def test_podman_pulls_pushes_and_pulls(images: Wire, registry: Registry, short_path: Path) -> None:
+    podman = ["podman", "--root", f"{short_path}/root", "--runroot", f"{short_path}/run"]
     podman += ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend=none"]
     local, pushed = f"{images.address}/busybox:latest", f"{registry.address}/podman/busybox:1"
     run(*podman, "pull", "-q", "--tls-verify=false", local)
@@ -163,10 +173,10 @@ def test_podman_pulls_pushes_and_pulls(images: Wire, registry: Registry, tmp_pat
 
 @pytest.mark.needs_dockerd
 def test_docker_pulls_pushes_and_pulls(
-    images: Wire, registry: Registry, service: Service, tmp_path: Path
+    images: Wire, registry: Registry, service: Service, short_path: Path
 ) -> None:
     local, pushed = f"{images.address}/busybox:latest", f"{registry.address}/docker/busybox:1"
-    with _dockerd(tmp_path) as docker:
+    with _dockerd(short_path) as docker:
         run(*docker, "pull", "-q", local)
         assert run(*docker, "image", "inspect", "-f", "{{.Id}}", local).strip() == image_id(service)
         run(*docker, "tag", local, pushed)
