@@ -31,6 +31,10 @@ class Holdings:
         return {name: count - earlier[name] for name, count in asdict(self).items()}
 
 
+_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""Of a process that ends meanwhile; proc(5) answers EACCES for its namespaces."""
+
+
 def count(service: Service) -> Holdings:
     pids = list(family(service.pid))
     mount_tables = {_link(pid, "ns/mnt"): pid for pid in pids}
@@ -42,6 +46,16 @@ def count(service: Service) -> Holdings:
         directories=_directories(service.root) + _directories(service.socket.parent),
         descriptors=sum(_entries(pid, "fd") for pid in pids),
     )
+
+
+def count_steady(service: Service) -> Holdings:
+    """Count until it is the same eight times in a row: its pools are full again."""
+    deadline = time.monotonic() + SETTLE_LIMIT
+    counts = [count(service)]
+    while counts[-8:] != [counts[-1]] * 8 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        counts.append(count(service))
+    return counts[-1]
 
 
 def count_settled(service: Service, before: Holdings) -> Holdings:
@@ -70,28 +84,28 @@ def family(pid: int) -> Iterator[int]:
 def _parent(pid: int) -> int | None:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
+    except _GONE:
         return None
 
 
 def _link(pid: int, name: str) -> str:
     try:
         return os.readlink(f"/proc/{pid}/{name}")
-    except (FileNotFoundError, ProcessLookupError):
+    except _GONE:
         return ""
 
 
 def _lines(pid: int, name: str) -> int:
     try:
         return Path(f"/proc/{pid}/{name}").read_text().count("\n")
-    except (FileNotFoundError, ProcessLookupError):
+    except _GONE:
         return 0
 
 
 def _entries(pid: int, name: str) -> int:
     try:
         return len(os.listdir(f"/proc/{pid}/{name}"))
-    except (FileNotFoundError, ProcessLookupError):
+    except _GONE:
         return 0
 
 

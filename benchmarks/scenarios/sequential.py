@@ -33,7 +33,7 @@ def measure(bench: Bench) -> Result:
         for kind in (one_shot, one_lifecycle):
             for _ in range(_WARM_UP):
                 kind()
-        before = leftovers.count_settled(bench.service, leftovers.count(bench.service))
+        before = leftovers.count_steady(bench.service)
         for kind in (one_shot, one_lifecycle):
             samples += [timed(kind)() for _ in range(number // 2)]
         after = leftovers.count_settled(bench.service, before)
