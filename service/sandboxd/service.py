@@ -124,12 +124,7 @@ def _allow_many_descriptors() -> None:
 def _mount_memory(path: Path) -> None:
     """A tmpfs in this mount namespace: in those of warm slots too, and nowhere else."""
     path.mkdir(mode=0o700, exist_ok=True)
-    strings = (("size", _MEMORY_SHARE), ("mode", "0700"))
-    fd = mount.new_filesystem("tmpfs", strings, (), mount.MOUNT_ATTR_NODEV)
-    try:
-        mount.move_mount(fd, str(path))
-    finally:
-        os.close(fd)
+    mount.mount_private_tmpfs(str(path), _MEMORY_SHARE)
 
 
 class _Service:

@@ -46,7 +46,6 @@ class ForkServer:
         self._places = places
         self._uid_map, self._gid_map = maps
         self._single_id = maps[0].split() == ["0", "0", "1"]
-        self._own_pids = namespaces.open_namespace("self", "pid")
         self._own_net = namespaces.open_namespace("self", "net")
         self._poll = select.epoll()
         self._children: dict[int, Child] = {}

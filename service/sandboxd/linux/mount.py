@@ -206,3 +206,12 @@ def overlay(
 
 def _escape(lower: str) -> str:
     return lower.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def mount_private_tmpfs(path: str, size: str) -> None:
+    """A tmpfs(5) of that size on `path`, in this mount namespace, for its owner alone."""
+    fd = new_filesystem("tmpfs", (("size", size), ("mode", "0700")), (), MOUNT_ATTR_NODEV)
+    try:
+        move_mount(fd, path)
+    finally:
+        os.close(fd)

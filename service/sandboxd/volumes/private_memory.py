@@ -6,7 +6,6 @@ when the service ends, however it ends.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from sandboxd.linux import mount
@@ -18,12 +17,7 @@ class PrivateMemory:
 
     def __init__(self, path: Path, store: Store) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
-        strings = (("size", "50%"), ("mode", "0700"))
-        fd = mount.new_filesystem("tmpfs", strings, (), mount.MOUNT_ATTR_NODEV)
-        try:
-            mount.move_mount(fd, str(path))
-        finally:
-            os.close(fd)
+        mount.mount_private_tmpfs(str(path), "50%")
         self.path = path
         self.uppers, self.mounts = path / "u", path / "m"
         self.uppers.mkdir()
