@@ -22,6 +22,8 @@ from sandboxd.linux.pidfd import reap
 
 _QUIET: Final = 0.004
 """Seconds without a message after which is done what nobody may wait for."""
+_LOOKS: Final = 7
+"""How often such a pause looks for useless twins, each time four times as long after the last."""
 _LEFT_MAX: Final = 16
 """Ended containers whose mounts wait for such a pause."""
 
@@ -54,8 +56,8 @@ class ForkServer:
         self._twins: dict[int, int] = {}
         """A pipe that hangs up once a slot has executed its command, to the pidfd of its twin."""
         self._buried: set[int] = set()
-        self._unsettled = False
-        """Whether twins may have become useless since somebody looked."""
+        self._looks = _LOOKS
+        """Pauses since the last message: a slot may execute its command only after one of them."""
         self._heirs: dict[int, int] = {}
         """Token to pidfd of what a joiner that still lives has started."""
         self._orphaned: set[int] = set()
@@ -65,7 +67,7 @@ class ForkServer:
         service = self._service.fileno()
         self._poll.register(service, select.EPOLLIN)
         while True:
-            ready = self._poll.poll(_QUIET if self._left or self._unsettled else None)
+            ready = self._poll.poll(self._patience())
             if not ready or len(self._left) > _LEFT_MAX:
                 self._clear_away()
             for fd, _ in ready:
@@ -77,6 +79,14 @@ class ForkServer:
                 else:
                     self._reap(fd)
 
+    def _patience(self) -> float | None:
+        """Seconds to wait for a message before `_clear_away`; None where nothing is to be done."""
+        if self._left:
+            return _QUIET
+        if self._twins and self._looks < _LOOKS:
+            return _QUIET * float(4**self._looks)
+        return None
+
     def _tell(self, message: wire.Message, fds: Sequence[int] = ()) -> None:
         """Send to the service; without one there is nothing left to do here."""
         try:
@@ -85,7 +95,7 @@ class ForkServer:
             os._exit(0)
 
     def _answer(self) -> None:
-        self._unsettled = True
+        self._looks = 0
         try:
             message, fds = wire.receive(self._service)
         except (EOFError, ConnectionResetError):
@@ -203,7 +213,7 @@ class ForkServer:
 
     def _clear_away(self) -> None:
         """Unmount what ended containers had mounted; kill the twins of what is no slot any more."""
-        self._unsettled = False
+        self._looks += 1
         while self._left:
             os.close(self._left.pop())
         hung_up = select.poll()

@@ -55,34 +55,60 @@ def test_an_idle_container_holds_no_python(bench: Run) -> None:
     assert bench(scenario) == (False, "")
 
 
-def test_a_twin_goes_once_its_slot_has_executed_its_command(bench: Run) -> None:
-    def states(server: int) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {"sandbox-twin": [], "sandbox-slot": []}
-        with open(f"/proc/{server}/task/{server}/children") as children:
-            for pid in children.read().split():
-                try:
-                    with open(f"/proc/{pid}/stat") as stat:
-                        name, _, rest = stat.read().partition(" (")[2].rpartition(") ")
-                except OSError:
-                    continue
-                found.setdefault(name, []).append(rest[0])
-        return found
+def _states(server: int) -> dict[str, dict[int, str]]:
+    """The fork server's children by name: process id to state."""
+    found: dict[str, dict[int, str]] = {"sandbox-twin": {}, "sandbox-slot": {}}
+    with open(f"/proc/{server}/task/{server}/children") as children:
+        for pid in children.read().split():
+            try:
+                with open(f"/proc/{pid}/stat") as stat:
+                    name, _, rest = stat.read().partition(" (")[2].rpartition(") ")
+            except OSError:
+                continue
+            found.setdefault(name, {})[int(pid)] = rest[0]
+    return found
 
+
+async def _settled(server: int) -> dict[str, dict[int, str]]:
+    """Once there are two slots, and two twins or none."""
+    async with asyncio.timeout(20):
+        while True:
+            found = _states(server)
+            if len(found["sandbox-slot"]) == 2 and len(found["sandbox-twin"]) in (0, 2):
+                return found
+            await asyncio.sleep(0.005)
+
+
+def test_a_twin_goes_once_its_slot_has_executed_its_command(bench: Run) -> None:
     async def scenario(b: Any) -> Any:
         null = os.open("/dev/null", os.O_RDWR)
         started = [
             await b.launcher.start(b.spec("sleep", "1000"), (null, null, null)) for _ in range(5)
         ]
-        async with asyncio.timeout(20):
-            while True:
-                found = states(b.launcher.pid)
-                if len(found["sandbox-slot"]) == 2 and len(found["sandbox-twin"]) in (0, 2):
-                    break
-                await asyncio.sleep(0.005)
+        found = await _settled(b.launcher.pid)
         expected = ["t", "t"] if twin.possible() else []
-        return found["sandbox-twin"] == expected, found["sleep"] == ["S"] * len(started)
+        return (
+            list(found["sandbox-twin"].values()) == expected,
+            list(found["sleep"].values()) == ["S"] * len(started),
+        )
 
     assert bench(scenario) == (True, True)
+
+
+def test_a_twin_goes_when_its_slot_was_slow_to_execute(bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        null = os.open("/dev/null", os.O_RDWR)
+        before = await _settled(b.launcher.pid)
+        for slot in before["sandbox-slot"]:
+            os.kill(slot, signal.SIGSTOP)
+        start = asyncio.create_task(b.launcher.start(b.spec("sleep", "1000"), (null, null, null)))
+        await asyncio.sleep(0.2)  # the fork server has seen its pause in between
+        for slot in before["sandbox-slot"]:
+            os.kill(slot, signal.SIGCONT)
+        await start
+        return len((await _settled(b.launcher.pid))["sleep"])
+
+    assert bench(scenario) == 1
 
 
 def test_a_hundred_starts_and_execs_leave_no_descriptor_and_no_mount(bench: Run) -> None:
