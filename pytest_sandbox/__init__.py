@@ -24,6 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_sandbox.client.bind import Bind as Bind
     from pytest_sandbox.client.container import Container as Container
     from pytest_sandbox.client.options import ContainerOptions as ContainerOptions
     from pytest_sandbox.client.results import Image as Image
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "pytest_sandbox.client.session": ("Client", "connect"),
+    "pytest_sandbox.client.bind": ("Bind",),
     "pytest_sandbox.client.container": ("Container",),
     "pytest_sandbox.client.options": ("ContainerOptions",),
     "pytest_sandbox.client.results": ("Image", "RunResult"),

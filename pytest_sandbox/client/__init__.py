@@ -3,6 +3,7 @@
 session     Client and connect: the calls that concern the whole service
 container   Container: one container
 volume      Volume
+bind        Bind
 snapshot    Recipe, Snapshot, Claim
 options     the keywords that a container may be made with, and the request they become
 results     what calls return

@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from pytest_sandbox.client.bind import Bind
 from pytest_sandbox.client.volume import Volume
 
 if TYPE_CHECKING:
     from pytest_sandbox.errors import BadRequest
 
 VolumeMap = Mapping[Any, str | Volume | Mapping[str, str]] | Sequence[str]
-"""Keys are str, os.PathLike or Volume: Any, since Mapping is invariant in its keys."""
+"""Keys are str, os.PathLike, Bind or Volume: Any, since Mapping is invariant in its keys."""
 
 
 class ContainerOptions(TypedDict, total=False):
@@ -28,6 +29,7 @@ class ContainerOptions(TypedDict, total=False):
     volumes: VolumeMap
     """What is mounted where: an absolute host path, the name of a volume or a Volume, to its place
     in the container, `"/data"` or `"/data:ro"`; or the place to a Volume: `{"/data": volume}`.
+    `"/data:O"` and `Bind(path, copy_on_write=True)` pass a host directory copy-on-write.
     docker-py's forms are understood too: `{"source": {"bind": "/data", "mode": "ro"}}` and
     `["source:/data:ro"]`."""
     env: Mapping[str, str]
@@ -170,7 +172,7 @@ def _source_and_place(entry: str) -> tuple[str, str]:
 
 
 def _mount(
-    source: str | os.PathLike[str] | Volume, target: str | Volume | Mapping[str, str]
+    source: str | os.PathLike[str] | Bind | Volume, target: str | Volume | Mapping[str, str]
 ) -> dict[str, Any]:
     if isinstance(target, Mapping):
         mode = target.get("mode") or "rw"
@@ -178,31 +180,41 @@ def _mount(
     if isinstance(target, Volume):
         if not isinstance(source, str):
             raise TypeError(f"volumes: a Volume is mounted at a path, not at {source!r}")
-        path, read_only = _place(source)
-        return _mount_entry("volume", target.name, path, read_only)
-    path, read_only = _place(target)
+        path, mode = _place(source)
+        return _mount_entry("volume", target.name, path, mode)
+    path, mode = _place(target)
     if isinstance(source, Volume):
-        return _mount_entry("volume", source.name, path, read_only)
+        return _mount_entry("volume", source.name, path, mode)
+    if isinstance(source, Bind):
+        if source.copy_on_write and mode == "ro":
+            raise _bad_request(f"volume at {target!r}", "copy-on-write and read-only at once")
+        mode = "O" if source.copy_on_write else mode
+        return _mount_entry("bind", _absolute(source.path), path, mode)
     if not isinstance(source, str) or source.startswith("/"):
-        return _mount_entry("bind", _absolute(source), path, read_only)
+        return _mount_entry("bind", _absolute(source), path, mode)
     if "/" in source:
         raise _bad_request(
             f"volume {source!r}", "neither an absolute path nor the name of a volume"
         )
-    return _mount_entry("volume", source, path, read_only)
+    return _mount_entry("volume", source, path, mode)
 
 
-def _mount_entry(kind: str, source: str, target: str, read_only: bool) -> dict[str, Any]:
-    return {"Type": kind, "Source": source, "Target": target, "ReadOnly": read_only}
+def _mount_entry(kind: str, source: str, target: str, mode: str) -> dict[str, Any]:
+    entry = {"Type": kind, "Source": source, "Target": target, "ReadOnly": mode == "ro"}
+    if mode != "O":
+        return entry
+    if kind != "bind":
+        raise _bad_request(f"volume at {target!r}", "only a directory of the host takes :O")
+    return {**entry, "Sandbox": {"CopyOnWrite": True}}
 
 
-def _place(target: str) -> tuple[str, bool]:
-    """`/path[:ro|:rw]` as the path and whether it is read-only."""
+def _place(target: str) -> tuple[str, str]:
+    """`/path[:ro|:rw|:O]` as the path and the mode."""
     path, _, mode = target.partition(":")
-    if not path.startswith("/") or mode not in ("", "ro", "rw"):
-        why = "the place in the container must be an absolute path, alone or with :ro or :rw"
+    if not path.startswith("/") or mode not in ("", "ro", "rw", "O"):
+        why = "the place in the container must be an absolute path, alone or with :ro, :rw or :O"
         raise _bad_request(f"volume at {target!r}", why)
-    return path, mode == "ro"
+    return path, mode
 
 
 def _bad_request(what: str, why: str) -> BadRequest:

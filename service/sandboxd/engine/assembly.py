@@ -70,6 +70,7 @@ def mount_plan(container: Container, images: Images) -> list[str]:
             None if point.request.kind == "tmpfs" else unopened,
             point.request.readonly,
             point.request.tmpfs_options,
+            copy_on_write=point.request.copy_on_write,
         )
         for point in container.mounts
     )

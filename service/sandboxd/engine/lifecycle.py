@@ -15,6 +15,7 @@ import time
 from functools import partial
 from typing import Final
 
+from sandboxd.engine import network_mode
 from sandboxd.engine.assembly import container_spec, rootfs_of
 from sandboxd.engine.container import Container
 from sandboxd.engine.events import Events
@@ -83,7 +84,10 @@ class Lifecycle:
         floors, settings = self._floors, container.settings
         enclosure = self._limiter.enclose(container.id, settings.host.limits)
         try:
-            with self._mounting.opened(container.mounts) as mounts:
+            with (
+                network_mode.opened(settings.host.network, self._registry, floors.launcher.pid) as net,
+                self._mounting.opened(container.mounts) as mounts,
+            ):
                 spec = container_spec(
                     container,
                     self._rootfs(container),
@@ -92,7 +96,7 @@ class Lifecycle:
                     rlimits=floors.rlimits,
                 )
                 program = await Program.start(
-                    partial(floors.launcher.start, spec),
+                    partial(floors.launcher.start, spec, network=net),
                     container.outlet,
                     stdin=container.stdin,
                     tty=settings.tty,
@@ -107,7 +111,8 @@ class Lifecycle:
         if container.keeps_writes:
             os.makedirs(container.upper, 0o700, exist_ok=True)
             # The kernel refuses a work directory that a volatile mount left.
-            self._floors.memory.discard(container.upper / "w")
+            for work in (container.upper / "w", *container.upper.glob("binds/*/w")):
+                self._floors.memory.discard(work)
         return rootfs_of(container, self._floors.images)
 
     def _started(self, container: Container, program: Program) -> None:

@@ -49,7 +49,7 @@ class Mounting:
         requests = tuple(requests)
         for request in requests:
             if request.kind == "bind" and not request.create_source:
-                _check_source(request.source)
+                _check_source(request)
         points: list[MountPoint] = []
         try:
             for request in requests:
@@ -114,7 +114,8 @@ class Mounting:
             fd, is_file = volumes.bind(
                 request.source, readonly=readonly, create=request.create_source
             )
-            return Mount(target, fd, readonly, is_file=is_file)
+            cow = request.copy_on_write
+            return Mount(target, fd, readonly, is_file=is_file, copy_on_write=cow)
         volume = volumes.get(point.volume)
         fd = volumes.mount(volume, subpath=request.subpath, readonly=readonly)
         return Mount(target, fd, readonly)
@@ -129,9 +130,12 @@ class Mounting:
                     log.warning("volume %s stays behind: %s", point.volume, error)
 
 
-def _check_source(path: str) -> None:
+def _check_source(request: MountRequest) -> None:
+    path = request.source
     if not os.path.lexists(path):
         raise BadRequest(f"bind source path does not exist: {path}")
+    if request.copy_on_write and not os.path.isdir(path):
+        raise BadRequest(f"bind source {path}", "only a directory can be bound copy-on-write")
 
 
 def _any_has(lowers: Sequence[Path], path: str) -> bool:

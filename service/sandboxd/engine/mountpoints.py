@@ -13,6 +13,8 @@ from sandboxd.errors import BadRequest, CannotEnforce
 _VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _PRIVATE: Final = frozenset({"", "private", "rprivate"})
 _SHARED: Final = frozenset({"shared", "rshared", "slave", "rslave"})
+_COPIED: Final = "O"
+"""The word of `podman run -v` for a bind mount that is copy-on-write."""
 _NO_EFFECT: Final = frozenset(
     {"rw", "z", "Z", "rbind", "bind", "private", "rprivate", "consistent", "cached", "delegated"}
 )
@@ -76,7 +78,12 @@ def _from_bind(bind: str, driver: str) -> MountRequest:
     if source.startswith("/"):
         if "nocopy" in options:
             raise BadRequest(f"invalid mode: {mode}", "nocopy is for volumes")
-        return MountRequest("bind", target, source, readonly, create_source=True, mode=mode)
+        cow = _COPIED in options
+        return MountRequest(
+            "bind", target, source, readonly, create_source=not cow, copy_on_write=cow, mode=mode
+        )
+    if _COPIED in options:
+        raise BadRequest(f"invalid mode: {mode}", "O is for directories of the host")
     if source and not _VOLUME_NAME.fullmatch(source):
         raise BadRequest(
             f'"{source}" includes invalid characters for a local volume name, only '
@@ -97,8 +104,8 @@ def _split_bind(bind: str) -> tuple[str, str, str]:
 
 def _bind_options(options: frozenset[str], mode: str) -> tuple[bool, bool]:
     """Whether the mount is read-only, and whether an empty volume is filled."""
-    unknown = options - _NO_EFFECT - _SHARED - {"ro", "nocopy", "copy"}
-    if unknown or {"ro", "rw"} <= options:
+    unknown = options - _NO_EFFECT - _SHARED - {"ro", "nocopy", "copy", _COPIED}
+    if unknown or {"ro", "rw"} <= options or {"ro", _COPIED} <= options:
         raise BadRequest(f"invalid mode: {mode}")
     if options & _SHARED:
         raise _no_propagation(mode)
@@ -118,7 +125,8 @@ def _from_mount(mount: Fields) -> MountRequest:
     if kind == "volume":
         return _from_volume_mount(mount.object("VolumeOptions"), source, target, readonly)
     if kind == "bind":
-        return _from_bind_mount(mount.object("BindOptions"), source, target, readonly)
+        cow = mount.object("Sandbox").flag("CopyOnWrite")
+        return _from_bind_mount(mount.object("BindOptions"), source, target, readonly, cow)
     if kind == "tmpfs":
         if source:
             raise BadRequest(f"invalid mount config for type {kind!r}", "it takes no source")
@@ -148,13 +156,19 @@ def _from_volume_mount(options: Fields, source: str, target: str, readonly: bool
     )
 
 
-def _from_bind_mount(options: Fields, source: str, target: str, readonly: bool) -> MountRequest:
+def _from_bind_mount(
+    options: Fields, source: str, target: str, readonly: bool, copy_on_write: bool
+) -> MountRequest:
     if not source.startswith("/"):
         raise BadRequest("invalid mount config for type 'bind'", f"no absolute path: {source!r}")
     if options.text("Propagation") not in _PRIVATE:
         raise _no_propagation(options.text("Propagation"))
     create = options.flag("CreateMountpoint")
-    return MountRequest("bind", target, source, readonly, create_source=create)
+    if not copy_on_write:
+        return MountRequest("bind", target, source, readonly, create_source=create)
+    if readonly:
+        raise BadRequest("invalid mount config for type 'bind'", "CopyOnWrite and ReadOnly at once")
+    return MountRequest("bind", target, source, copy_on_write=True, mode=_COPIED)
 
 
 def _tmpfs_text(options: Fields, readonly: bool) -> str:

@@ -25,6 +25,8 @@ class MountRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     tmpfs_options: str = ""
+    copy_on_write: bool = False
+    """A bind whose source stays as it is, whatever the container writes."""
     mode: str = ""
     """The options as they were written, for inspect."""
 
@@ -73,6 +75,8 @@ class HostSettings:
     dns_search: tuple[str, ...] = ()
     shm_size: int = 64 << 20
     sysctls: tuple[tuple[str, str], ...] = ()
+    network: str = ""
+    """Whose network namespace it joins: `container:ID`, `pid:PID`, or empty for a fresh one."""
     rlimits: tuple[tuple[str, int, int], ...] = ()
     oom_score_adj: int | None = None
     init: bool = False

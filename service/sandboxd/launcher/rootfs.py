@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sandboxd.launcher.copied_bind import AttachCopied
 from sandboxd.launcher.host_root import Hide, HostBind, HostOverlay, HostSkeleton
 from sandboxd.launcher.operations import (
     AttachMount,
@@ -60,11 +61,16 @@ def _inside(spec: ContainerSpec, files: Sequence[Operation]) -> list[Operation]:
         operations.append(ShareMemorySize(spec.shm_size))
     operations += [AttachPart(name) for name in ("proc", "sys", "dev")]
     operations += files
-    operations += [AttachMount(each) for each in sorted(spec.mounts, key=_depth)]
+    upper = spec.rootfs.upper
+    operations += [_attached(each, upper) for each in sorted(spec.mounts, key=_depth)]
     if spec.rootfs.readonly:
         operations.append(SealRoot())
     operations.append(EnterRoot())
     return operations
+
+
+def _attached(request: Mount, upper: str | None) -> Operation:
+    return AttachCopied(request, upper) if request.copy_on_write else AttachMount(request)
 
 
 def _root(rootfs: Rootfs) -> list[Operation]:

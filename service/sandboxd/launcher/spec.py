@@ -47,6 +47,8 @@ class Mount(NamedTuple):
     readonly: bool = False
     tmpfs_options: str = ""
     is_file: bool = False
+    copy_on_write: bool = False
+    """The source is a directory that stays as it is: writes go to an upper of the container's."""
 
 
 class Process(NamedTuple):

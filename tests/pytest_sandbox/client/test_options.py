@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_sandbox.client.bind import Bind
 from pytest_sandbox.client.options import ContainerOptions, bytes_of, create_body, shown_paths
 from pytest_sandbox.client.snapshot import Recipe, Snapshot, Step
 from pytest_sandbox.client.volume import Volume
@@ -115,6 +116,17 @@ def test_volumes(volumes: Any, kind: str, source: str, target: str, read_only: b
 
 @pytest.mark.parametrize(
     "volumes",
+    [{"/host": "/data:O"}, ["/host:/data:O"], {Bind("/host", copy_on_write=True): "/data"}],
+)
+def test_a_bind_that_is_copy_on_write(volumes: Any) -> None:
+    (entry,) = host_config(volumes=volumes)["Mounts"]
+    assert entry["Sandbox"] == {"CopyOnWrite": True}
+    assert not entry["ReadOnly"]
+    assert host_config(volumes={Bind("/host"): "/data"}) == host_config(volumes={"/host": "/data"})
+
+
+@pytest.mark.parametrize(
+    "volumes",
     [
         {"/host": "data"},
         {"/host": "/data:rx"},
@@ -122,6 +134,8 @@ def test_volumes(volumes: Any, kind: str, source: str, target: str, read_only: b
         {"a/b": "/data"},
         {"./b": "/data"},
         {"data": VOLUME},
+        {"data": "/data:O"},
+        {Bind("/host", copy_on_write=True): "/data:ro"},
         {"/host": {"bind": "data"}},
         ["/host"],
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +66,46 @@ def test_binds_of_directories_and_files(any_bench: Run) -> None:
         return result.stdout, (shared / "new").read_text()
 
     assert any_bench(scenario) == (b"content\ncontent\nro\n", "new\n")
+
+
+def test_a_bind_that_is_copy_on_write_leaves_its_source_as_it_is(any_bench: Run) -> None:
+    async def scenario(b: Any) -> Any:
+        shared = b.base / "shared"
+        (shared / "below").mkdir(parents=True)
+        (shared / "file").write_text("content\n")
+        shared.chmod(0o750)
+        write = "stat -c %a /d; echo new >> /d/file; rm -r /d/below; touch /d/x; cat /d/file; ls /d"
+        for host in (
+            {"Binds": [f"{shared}:/d:O"]},
+            {"Mounts": [_copied(shared)], "ReadonlyRootfs": True},
+        ):
+            result = await b.sh(write, HostConfig=host)
+            assert (result.stderr, result.stdout) == (b"", b"750\ncontent\nnew\nfile\nx\n")
+        kept = await b.make(
+            "sh", "-c", "echo more >> /d/file", HostConfig={"Mounts": [_copied(shared)]}
+        )
+        for _ in range(2):
+            await b.engine.start_container(kept)
+            await b.engine.wait(kept)
+        (row,) = b.engine.inspect(kept)["Mounts"]
+        (upper,) = kept.upper.glob("binds/*/u")
+        assert (upper / "file").read_text() == "content\nmore\nmore\n"
+        with pytest.raises(BadRequest, match="only a directory can be bound copy-on-write"):
+            await b.sh("true", HostConfig={"Mounts": [_copied(shared / "file")]})
+        assert "bind on /d: copy-on-write" in b.engine.mounts(kept)
+        return (
+            row["Mode"],
+            row["RW"],
+            sorted(os.listdir(shared)),
+            (shared / "file").read_text(),
+        )
+
+    assert any_bench(scenario) == ("O", True, ["below", "file"], "content\n")
+
+
+def _copied(source: Path) -> dict[str, Any]:
+    sandbox = {"CopyOnWrite": True}
+    return {"Type": "bind", "Source": str(source), "Target": "/d", "Sandbox": sandbox}
 
 
 def test_a_missing_bind_source(bench: Run) -> None:
