@@ -123,6 +123,10 @@ def home_python() -> str:
     return _pythons(*_HOMES)[0]
 
 
+def _landlock() -> str:
+    return _in_child("from sandboxd.linux import landlock; landlock.abi()")
+
+
 def _memory_cgroup() -> str:
     return _in_child(
         "from sandboxd.linux import cgroup; assert cgroup.writable(), 'no writable cgroup'"
@@ -141,6 +145,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "needs_psycopg": _module("psycopg"),
     "needs_postgres": _postgres,
     "needs_cgroup": _memory_cgroup,
+    "needs_landlock": _landlock,
     "needs_cc": _command("cc"),
     "needs_gnu_tar": _gnu_tar,
     "needs_pip": _module("pip"),
