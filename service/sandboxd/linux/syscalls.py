@@ -25,6 +25,7 @@ SYS_PIDFD_OPEN: Final = 434
 SYS_CLONE3: Final = 435
 SYS_CLOSE_RANGE: Final = 436
 SYS_OPENAT2: Final = 437
+SYS_PIDFD_GETFD: Final = 438
 SYS_MOUNT_SETATTR: Final = 442
 
 _MACHINE: Final = os.uname().machine
