@@ -127,6 +127,14 @@ def _landlock() -> str:
     return _in_child("from sandboxd.linux import landlock; landlock.abi()")
 
 
+def _pip_index() -> str:
+    if absent := _module("pip")():
+        return absent
+    command = [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--no-deps"]
+    done = subprocess.run([*command, "pytest-randomly"], capture_output=True, text=True, timeout=60)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1]
+
+
 def _memory_cgroup() -> str:
     return _in_child(
         "from sandboxd.linux import cgroup; assert cgroup.writable(), 'no writable cgroup'"
@@ -152,6 +160,11 @@ _PROBES: dict[str, Callable[[], str]] = {
     "needs_system_python": lambda: "" if _pythons("/usr/bin") else "no Python in /usr/bin",
     "needs_home_python": lambda: "" if _pythons(*_HOMES) else "neither pyenv nor uv has a Python",
     "needs_xdist": _module("xdist"),
+    "needs_coverage": _module("pytest_cov"),
+    "needs_rerunfailures": _module("pytest_rerunfailures"),
+    "needs_reportlog": _module("pytest_reportlog"),
+    "needs_anyio": _module("anyio"),
+    "needs_pip_index": _pip_index,
     "needs_registry": _command("docker-registry"),
     "needs_skopeo": _command("skopeo"),
     "needs_podman": _command("podman"),
