@@ -20,7 +20,7 @@ _OWN_FAILURE = 125
 _COMMAND_LINE = {"allow_interspersed_args": False}
 _SAME_AS_KEYWORDS = (
     *("workdir", "user", "entrypoint", "hostname", "show", "read_only", "tty"),
-    *("memory", "cpus", "pids_limit", "cap_add", "cap_drop"),
+    *("memory", "cpus", "pids_limit", "cap_add", "cap_drop", "network"),
 )
 
 
@@ -52,6 +52,8 @@ def _process_options(command: Callable[..., int]) -> Callable[..., int]:
 @click.option("--entrypoint", metavar="COMMAND", help="Replace the image's entrypoint.")
 @click.option("--init", is_flag=True, help="Run a reaper as process 1.")
 @click.option("-h", "--hostname", help="Its host name.")
+@click.option("--network", metavar="MODE",
+              help="Join the network of container:NAME or pid:PID.")  # fmt: skip
 @click.option("-l", "--label", "labels", multiple=True, metavar="NAME=VALUE", help="Label it.")
 @click.option("-m", "--memory", metavar="BYTES", help="Limit its memory: 64m, 1g.")
 @click.option("--cpus", type=float, metavar="NUMBER", help="Limit its CPU time: 0.5.")

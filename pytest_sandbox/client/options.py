@@ -70,6 +70,9 @@ class ContainerOptions(TypedDict, total=False):
     """Resource limits such as `{"nofile": 1024}` or `{"nofile": (soft, hard)}`."""
     extra_hosts: Mapping[str, str]
     """Lines for /etc/hosts: name to address."""
+    network: str
+    """Whose network it joins, instead of an empty one of its own: `container:NAME`, or `pid:PID`, a
+    process of this user in a network namespace that `Client.user_namespace` or one below owns."""
     sysctls: Mapping[str, str]
     stop_signal: str
     """What `stop` sends first, SIGTERM if not set."""
@@ -281,6 +284,7 @@ _HOST_CONFIG: _Fields = {
     "group_add": ("GroupAdd", lambda groups: list(map(str, groups))),
     "ulimits": ("Ulimits", _ulimits),
     "extra_hosts": ("ExtraHosts", _hosts),
+    "network": ("NetworkMode", str),
     "sysctls": ("Sysctls", dict),
     "auto_remove": ("AutoRemove", bool),
 }

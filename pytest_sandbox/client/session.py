@@ -281,6 +281,18 @@ class Client(SnapshotCalls, TransferCalls):
         found: dict[str, Any] = self.call("GET", "/sandbox/status")
         return found
 
+    def user_namespace(self) -> int:
+        """A descriptor, which the caller closes, of the user namespace that containers lie in.
+
+        A single-threaded process of this user may enter it by setns(2); a network namespace that it
+        unshares there can be joined by containers (`network="pid:…"`). Raises HostLacks where the
+        service's process cannot be seen from here.
+        """
+        from pytest_sandbox.client.namespace import open_user_namespace
+
+        found = self.call("GET", "/sandbox/namespace")
+        return open_user_namespace(found["Pid"], found["UserNamespace"])
+
     def shutdown(self) -> None:
         """Ask the service to end, with all its containers."""
         self.call("POST", "/sandbox/shutdown")

@@ -87,6 +87,15 @@ async def status(call: Call) -> web.StreamResponse:
     return json_reply(body)
 
 
+async def namespace(call: Call) -> web.StreamResponse:
+    """GET /sandbox/namespace: the user namespace that those of all containers lie in.
+
+    A process of the same user may enter it by setns(2): what it unshares then, containers can join.
+    """
+    inode = os.stat("/proc/self/ns/user").st_ino
+    return json_reply({"Pid": os.getpid(), "UserNamespace": inode})
+
+
 async def shutdown(call: Call) -> web.StreamResponse:
     """POST /sandbox/shutdown: the service stops once this is answered."""
     call.surface.stop()

@@ -112,5 +112,6 @@ ROUTES = (
     Route("POST", "/sandbox/recipes", snapshots.build),
     Route("POST", "/sandbox/build", builds.build_directory),
     Route("GET", "/sandbox/status", extension.status),
+    Route("GET", "/sandbox/namespace", extension.namespace),
     Route("POST", "/sandbox/shutdown", extension.shutdown),
 )

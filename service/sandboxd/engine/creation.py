@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sandboxd.engine import network_mode
 from sandboxd.engine.configuration import parse
 from sandboxd.engine.container import Container
 from sandboxd.engine.events import Events
@@ -61,12 +62,14 @@ class Creation:
         *,
         throwaway: bool = False,
     ) -> Container:
-        """Raises NoSuchImage, BadRequest, CannotEnforce, Conflict for a name that is taken."""
+        """Raises NoSuchImage, BadRequest, CannotEnforce, Conflict for a name that is taken, and
+        NoSuchContainer for one that it is to join."""
         reference = body.get("Image")
         if not isinstance(reference, str) or not reference:
             raise BadRequest("no image specified", mend="name one in Image")
         image = self._floors.images.get(reference)
         check_platform(platform, image)
+        body = network_mode.with_id(body, self._registry)
         settings = self._settings(body, image)
         self._limiter.check(settings.host.limits)
         if lease:

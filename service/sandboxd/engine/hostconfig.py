@@ -6,6 +6,7 @@ import ipaddress
 import re
 from typing import Final
 
+from sandboxd.engine import network_mode
 from sandboxd.engine.fields import Fields
 from sandboxd.engine.mountpoints import mount_requests
 from sandboxd.engine.refusals import refuse_unenforceable
@@ -28,6 +29,9 @@ def parse_host(host: Fields) -> HostSettings:
         return _NOTHING_ASKED
     refuse_unenforceable(host)
     seccomp, no_new_privs = _security(host.texts("SecurityOpt"))
+    network = network_mode.parse(host.text("NetworkMode"))
+    sysctls = _sysctls(host.labels("Sysctls"))
+    network_mode.refuse_sysctls(network, sysctls)
     return HostSettings(
         mounts=mount_requests(host),
         volumes_from=host.texts("VolumesFrom"),
@@ -42,7 +46,8 @@ def parse_host(host: Fields) -> HostSettings:
         dns_options=_words(host.texts("DnsOptions")),
         dns_search=_words(host.texts("DnsSearch")),
         shm_size=_shm_size(host.integer("ShmSize")),
-        sysctls=_sysctls(host.labels("Sysctls")),
+        sysctls=sysctls,
+        network=network,
         rlimits=tuple(_ulimit(entry) for entry in host.objects("Ulimits")),
         oom_score_adj=_oom_score_adj(host.integer("OomScoreAdj")),
         init=host.flag("Init"),

@@ -85,7 +85,7 @@ class Lifecycle:
         enclosure = self._limiter.enclose(container.id, settings.host.limits)
         try:
             with (
-                network_mode.opened(settings.host.network, self._registry, floors.launcher.pid) as net,
+                network_mode.opened(settings.host.network, self._registry, floors.launcher) as net,
                 self._mounting.opened(container.mounts) as mounts,
             ):
                 spec = container_spec(

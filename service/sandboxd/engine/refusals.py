@@ -28,7 +28,6 @@ class Refusal:
 
 _FIELDS: tuple[Refusal, ...] = (
     Refusal("Privileged", "a container never gets more than its user has", mend="cap_add"),
-    Refusal("NetworkMode", _NETWORKS, frozenset({"default", "bridge", "none"}), "--network none"),
     Refusal("PortBindings", _NETWORKS, mend="a unix socket on a shared volume"),
     Refusal("PublishAllPorts", _NETWORKS, mend="a unix socket on a shared volume"),
     Refusal("Links", _NETWORKS),

@@ -94,18 +94,19 @@ class Launcher:
         """The fork server's pid, as the service sees it."""
         return pidfd.pid_of(self._pidfd)
 
-    async def start(self, spec: ContainerSpec, stdio: Stdio) -> Running:
+    async def start(
+        self, spec: ContainerSpec, stdio: Stdio, *, network: int | None = None
+    ) -> Running:
         """Run the first process of a container; returns once execve(2) has succeeded.
 
-        The descriptors are duplicated. Raises StartFailed with exit_code 127, 126 or 125.
+        `network` is a descriptor of the network namespace to join. The descriptors are duplicated.
+        Raises StartFailed with exit_code 127, 126 or 125.
         """
+        if network is not None:
+            return await self._begin(await self._slot_inside(network), spec, stdio)
         spec, pool, shown = self._choose_slots(spec)
         try:
-            slot = await pool.take()
-            plain, fds = spec.to_wire()
-            for directory in spec.cgroups:
-                _move_to_cgroup(directory, slot.pid)
-            return await self._deliver(slot, ("start", plain), (*stdio, *fds), spec.process)
+            return await self._begin(await pool.take(), spec, stdio)
         finally:
             for fd in shown:
                 os.close(fd)
@@ -168,6 +169,20 @@ class Launcher:
                 self._host_target, lambda pool: self._order(pool, "slot", "host", plain)
             )
         return self._host_slots
+
+    async def _slot_inside(self, network: int) -> Running:
+        """A slot made for one start: those that wait warm have unshared their network already."""
+        once = Pool(0, lambda pool: self._order(pool, "slot", "any", fds=(network,)))
+        try:
+            return await once.take()
+        finally:
+            once.close(Unavailable("launcher", "nobody waits any more"))
+
+    async def _begin(self, slot: Running, spec: ContainerSpec, stdio: Stdio) -> Running:
+        plain, fds = spec.to_wire()
+        for directory in spec.cgroups:
+            _move_to_cgroup(directory, slot.pid)
+        return await self._deliver(slot, ("start", plain), (*stdio, *fds), spec.process)
 
     async def _deliver(
         self, child: Running, message: wire.Message, fds: tuple[int, ...], process: Process
@@ -247,10 +262,10 @@ class Launcher:
         finally:
             self._loop.remove_reader(descriptor)
 
-    def _order(self, pool: Pool, kind: str, *details: object) -> None:
+    def _order(self, pool: Pool, kind: str, *details: object, fds: tuple[int, ...] = ()) -> None:
         token = self._token()
         self._orders[token] = pool
-        self._post((kind, token, *details))
+        self._post((kind, token, *details), fds)
 
     def _token(self) -> int:
         self._next_token += 1

@@ -1,6 +1,6 @@
 """proc, sys and dev of a container, mounted ahead: what the profile masks, forbids to write, binds.
 
-Everything here runs in a warm slot.
+Everything here but `new_sys` runs in a warm slot.
 """
 
 from __future__ import annotations
@@ -27,9 +27,22 @@ def mount_proc(path: str) -> None:
             _mask(f"{path}{name.removeprefix('/proc')}")
 
 
-def mount_sys(path: str) -> None:
-    """sysfs(5) of this network namespace and the unified cgroups, both read-only."""
-    mount.mount("sysfs", path, "sysfs", _NOSUID | mount.MS_RDONLY)
+def new_sys() -> int:
+    """A detached sysfs(5) of the network namespace that this process is in, read-only.
+
+    It takes CAP_SYS_ADMIN over that namespace, which a slot that joins one does not have.
+    """
+    attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
+    return mount.new_filesystem("sysfs", attributes=attributes | mount.MOUNT_ATTR_RDONLY)
+
+
+def mount_sys(path: str, tree: int | None = None) -> None:
+    """sysfs(5) of this network namespace, or `tree`, and the unified cgroups; all read-only."""
+    if tree is None:
+        mount.mount("sysfs", path, "sysfs", _NOSUID | mount.MS_RDONLY)
+    else:
+        mount.move_mount(tree, path)
+        os.close(tree)
     for name in profile.MASKED_PATHS:
         if name.startswith("/sys/"):
             _mask(f"{path}{name.removeprefix('/sys')}")

@@ -26,6 +26,7 @@ class Pool:
         self._waiters: deque[asyncio.Future[Running]] = deque()
         self._ordered = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._warm)
@@ -51,7 +52,9 @@ class Pool:
         """A slot that the fork server has made."""
         self._ordered -= 1
         waiter = self._next_waiter()
-        if waiter is None:
+        if self._closed:
+            slot.close()
+        elif waiter is None:
             self._warm.append(slot)
         else:
             waiter.set_result(slot)
@@ -72,7 +75,8 @@ class Pool:
         return True
 
     def close(self, error: Exception) -> None:
-        """No slot will come any more."""
+        """No slot is wanted any more; one that is still made ends by itself."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         while (waiter := self._next_waiter()) is not None:

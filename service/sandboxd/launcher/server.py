@@ -14,9 +14,9 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-from sandboxd.launcher import joiner, profile, slot, twin, wire
+from sandboxd.launcher import joiner, kernel_mounts, profile, slot, twin, wire
 from sandboxd.launcher.spec import HostRoot
-from sandboxd.linux import capabilities, namespaces
+from sandboxd.linux import capabilities, loopback, namespaces
 from sandboxd.linux import process as own_process
 from sandboxd.linux.pidfd import reap
 
@@ -103,7 +103,7 @@ class ForkServer:
         try:
             kind, token, *rest = message
             if kind == "slot":
-                self._make_slot(token, *rest)
+                self._make_slot(token, *rest, network=fds[0] if fds else None)
             elif kind == "joiner":
                 self._make_joiner(token)
             elif kind == "adopt":
@@ -117,15 +117,24 @@ class ForkServer:
                 os.close(fd)
 
     def _make_slot(
-        self, token: int, kind: slot.SlotKind, host: tuple[Any, ...] | None = None
+        self,
+        token: int,
+        kind: slot.SlotKind,
+        host: tuple[Any, ...] | None = None,
+        *,
+        network: int | None = None,
     ) -> None:
         root = None if host is None else HostRoot(*host)
         work = slot.SlotWork(kind, *self._places, self._single_id, root)
         birth, told = wire.pair()
         ours, theirs = wire.pair()
         lives, alive = os.pipe2(os.O_CLOEXEC)
+        given = [theirs.fileno(), alive]
         try:
-            pid, pidfd, twin_pidfd = self._fork_slot(birth, told)
+            if network is None:
+                pid, pidfd, twin_pidfd = self._fork_slot(namespaces.CONTAINER, birth, told)
+            else:
+                pid, pidfd, twin_pidfd = self._fork_inside(network, given, birth, told)
             if pid == 0:
                 birth.detach()
                 slot.begin_in_child(told, work)
@@ -134,18 +143,40 @@ class ForkServer:
             if twin_pidfd >= 0:
                 self._twins[os.dup(lives)] = twin_pidfd
             self._write_maps(pid)
-            wire.send(birth, ("mapped",), [theirs.fileno(), alive])
+            wire.send(birth, ("mapped",), given)
             self._tell(("child", token), [pidfd, ours.fileno()])
         finally:
             for end in (birth, told, ours, theirs):
                 end.close()
-            os.close(lives)
-            os.close(alive)
+            for fd in (lives, *given[1:]):
+                os.close(fd)
 
-    def _fork_slot(self, birth: socket.socket, told: socket.socket) -> tuple[int, int, int]:
+    def _fork_slot(
+        self, flags: int, birth: socket.socket, told: socket.socket
+    ) -> tuple[int, int, int]:
         if self._has_twins:
-            return twin.fork(namespaces.CONTAINER, birth, told)
-        return (*namespaces.fork_into(namespaces.CONTAINER), -1)
+            return twin.fork(flags, birth, told)
+        return (*namespaces.fork_into(flags), -1)
+
+    def _fork_inside(
+        self, network: int, given: list[int], birth: socket.socket, told: socket.socket
+    ) -> tuple[int, int, int]:
+        """A slot in a network namespace that is there already; `given` gets a sysfs(5) of it.
+
+        The slot's own user namespace lies beside the one that owns the network: setns(2) and a
+        mount of sysfs are for the fork server, in the user namespace above both.
+        """
+        forked = (-1, -1, -1)
+        namespaces.setns(network, namespaces.CLONE_NEWNET)
+        try:
+            loopback.bring_up()
+            loopback.open_low_ports()
+            given.append(kernel_mounts.new_sys())
+            forked = self._fork_slot(namespaces.CONTAINER & ~namespaces.CLONE_NEWNET, birth, told)
+        finally:
+            if forked[0] != 0:
+                namespaces.setns(self._own_net, namespaces.CLONE_NEWNET)
+        return forked
 
     def _write_maps(self, pid: int) -> None:
         for name, text in (("uid_map", self._uid_map), ("gid_map", self._gid_map)):

@@ -37,20 +37,23 @@ class SlotWork(NamedTuple):
 
 
 def begin_in_child(told: socket.socket, work: SlotWork) -> NoReturn:
-    """Wait until the id map is written; with that news come the control socket, and a pipe that
-    this process has open until it executes its command."""
+    """Wait until the id map is written; with that news come the control socket, a pipe that this
+    process has open until it executes its command, and the sysfs(5) of a network that it joins."""
     try:
-        _, (control, alive) = wire.receive(told)
+        _, (control, alive, *joined) = wire.receive(told)
     except EOFError:
         os._exit(125)
-    run_in_child(socket.socket(fileno=control), alive, work)
+    run_in_child(socket.socket(fileno=control), alive, work, *joined)
 
 
-def run_in_child(control: socket.socket, alive: int, work: SlotWork) -> NoReturn:
+def run_in_child(
+    control: socket.socket, alive: int, work: SlotWork, sys: int | None = None
+) -> NoReturn:
     """The rest of a slot's life, up to exec."""
     try:
-        quiet_in_child("sandbox-slot", control.fileno(), alive)
-        stage = prepare_in_child(work)
+        kept = (control.fileno(), alive) if sys is None else (control.fileno(), alive, sys)
+        quiet_in_child("sandbox-slot", *kept)
+        stage = prepare_in_child(work, sys)
         message, fds = wire.receive(control)
         _launch_in_child(control, stage, work, message, fds)
     except EOFError:
@@ -90,8 +93,11 @@ def quiet_in_child(name: str, *kept: int) -> None:
     own_process.close_from(first)
 
 
-def prepare_in_child(work: SlotWork) -> Stage:
-    """Mount ahead what every container has: proc, sys, dev, and a tmpfs for writes."""
+def prepare_in_child(work: SlotWork, sys: int | None = None) -> Stage:
+    """Mount ahead what every container has: proc, sys, dev, and a tmpfs for writes.
+
+    `sys` is a detached sysfs of the network namespace, where that is not a fresh one.
+    """
     os.umask(0)
     mount.make_private()
     base = f"{work.store}/stage"
@@ -103,9 +109,10 @@ def prepare_in_child(work: SlotWork) -> Stage:
         os.mkdir(f"{path}/{name}", 0o755)
     mount.mount(stage.root_path, stage.root_path, "", mount.MS_BIND)
     kernel_mounts.mount_proc(f"{path}/proc")
-    kernel_mounts.mount_sys(f"{path}/sys")
+    kernel_mounts.mount_sys(f"{path}/sys", sys)
     kernel_mounts.mount_dev(f"{path}/dev")
-    bring_up()
+    if sys is None:
+        bring_up()
     for name in ("proc", "sys", "dev"):
         stage.parts[name] = mount.open_tree(f"{path}/{name}", clone=False)
     if work.kind == "image":

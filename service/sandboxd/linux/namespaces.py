@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 from typing import Final
@@ -21,6 +22,7 @@ CLONE_NEWNET: Final = 0x40000000
 _CLONE_VM: Final = 0x00000100
 _CLONE_PIDFD: Final = 0x00001000
 _CLONE_PARENT: Final = 0x00008000
+_NS_GET_USERNS: Final = 0xB701
 
 CONTAINER: Final = (
     CLONE_NEWUSER
@@ -87,3 +89,11 @@ def clone_sharing_memory(flags: int) -> None:
 def open_namespace(pid: int | str, kind: str) -> int:
     """A descriptor of a process's namespace (namespaces(7)); `kind` is user, mnt, pid, net..."""
     return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def owner(namespace: int) -> int:
+    """A descriptor of the user namespace that owns `namespace`: NS_GET_USERNS, ioctl_nsfs(2).
+
+    Raises PermissionError where it is neither the caller's own nor one below.
+    """
+    return fcntl.ioctl(namespace, _NS_GET_USERNS)

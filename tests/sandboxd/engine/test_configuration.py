@@ -176,7 +176,7 @@ def test_health_checks_merge_with_the_images() -> None:
     [
         {"Privileged": True},
         {"NetworkMode": "host"},
-        {"NetworkMode": "container:abc"},
+        {"NetworkMode": "container:"},
         {"NetworkMode": "mine"},
         {"PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": ""}]}},
         {"PublishAllPorts": True},
@@ -304,3 +304,12 @@ def test_the_body_is_not_changed() -> None:
     body = copy.deepcopy(RECORDED)
     parse(body, IMAGE)
     assert body == RECORDED
+
+
+def test_networks_to_join() -> None:
+    for mode in ("container:abc", "pid:12"):
+        assert on_host(NetworkMode=mode).network == mode
+    with pytest.raises(BadRequest, match="the number of a process"):
+        on_host(NetworkMode="pid:self")
+    with pytest.raises(CannotEnforce, match=r"sysctl 'net\.core"):
+        on_host(NetworkMode="pid:12", Sysctls={"kernel.shmmax": "1", "net.core.somaxconn": "1"})
