@@ -99,10 +99,11 @@ class ContainerPlan:
             timeout=asked.timeout or self.timeout or options.timeout,
         )
         container, _ = lifecycle.adopt(request, client, launch)
-        launch.ready()
-        for check in self.ready:
-            if not isinstance(check, int | str):
-                check(container)
+        with lifecycle.await_ready(request):
+            launch.ready()
+            for check in self.ready:
+                if not isinstance(check, int | str):
+                    check(container)
         return container
 
     def _mount(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_sandbox.call_site import CallSite
+from pytest_sandbox.cost.events import recorder_of
 from pytest_sandbox.marker import Marked
 from pytest_sandbox.options import Options, options_of
 from pytest_sandbox.suite import Suite
@@ -55,8 +56,10 @@ class ImagePlan:
         if self not in known:
             from pytest_sandbox.python_images import python_image
 
-            offline = options_of(config).offline
-            made = python_image(client, self.python, self._lines(), offline=offline)
+            offline, label = options_of(config).offline, f"python {self.python}"
+            with recorder_of(config).span("build", "image", label) as span:
+                made = python_image(client, self.python, self._lines(), offline=offline)
+                span.about(made.reference, made.reference)
             known[self] = made.reference
         return known[self]
 

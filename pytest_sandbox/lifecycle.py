@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from pytest_sandbox.cost.events import OpenSpan, Phase, recorder_of
 from pytest_sandbox.departures import Departures
 from pytest_sandbox.run_client import RunClient
 
@@ -33,10 +34,21 @@ def adopt(
     failing setup still finds its log. Raises what making and starting it raises.
     """
     request.addfinalizer(lambda: _leave(request, client, launch))
-    container, volumes = launch.made()
-    launch.started()
+    with _span("start", request):
+        container, volumes = launch.made()
+        launch.started()
     request.node.ihook.pytest_sandbox_container_started(container=container, request=request)
     return container, volumes
+
+
+def await_ready(request: pytest.FixtureRequest) -> OpenSpan:
+    """A block in which a fixture waits until its container is ready."""
+    return _span("ready", request)
+
+
+def _span(phase: Phase, request: pytest.FixtureRequest) -> OpenSpan:
+    name = request.fixturename or "container"
+    return recorder_of(request.config).span(phase, "container", name, scope=request.scope)
 
 
 def _leave(request: pytest.FixtureRequest, client: Client, launch: Launch) -> None:

@@ -29,6 +29,12 @@ def has_plans(item: pytest.Item) -> bool:
     return any(is_planned(known[-1].func) for known in _definitions(item).values() if known)
 
 
+def planned_fixtures(item: pytest.Item) -> list[str]:
+    """Names of the test's fixtures that have a plan."""
+    known = _definitions(item).items()
+    return [name for name, chain in known if chain and is_planned(chain[-1].func)]
+
+
 def needs_of(session: pytest.Session) -> Needs:
     """What the session's tests need."""
     found: Needs = {}

@@ -41,6 +41,10 @@ class Options(NamedTuple):
     """Fetch the images that the tests need before the first of them."""
     offline: bool
     """Fetch none, and run nothing when one is missing."""
+    durations: int | None = None
+    """Show what this many resources cost, 0 for all; None: show none."""
+    report: Path | None = None
+    """Write the run as a page there."""
 
 
 class Setting(NamedTuple):
@@ -88,6 +92,13 @@ def _count(text: str) -> int:
     if (count := int(text)) < 0:
         raise ValueError("it is negative")
     return count
+
+
+def _page(text: str) -> Path:
+    path = Path(text).absolute()
+    if not text or path.is_dir():
+        raise ValueError("it is no name of a file")
+    return path
 
 
 def _paths(text: str) -> tuple[Path, ...]:
@@ -163,6 +174,21 @@ SETTINGS = (
         _switch,
         False,
         ini_type="bool",
+    ),
+    Setting(
+        "durations",
+        "Show what the N costliest images, snapshots and containers cost (0 for all)",
+        _count,
+        None,
+        metavar="N",
+        ini_type="int",
+    ),
+    Setting(
+        "report",
+        "Write the run as one HTML page: its timeline, logs, escapes, costs and failures",
+        _page,
+        None,
+        metavar="FILE.html",
     ),
 )
 

@@ -37,7 +37,11 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
-    options_of(config)
+    options = options_of(config)
+    if options.durations is not None or options.report is not None:
+        from pytest_sandbox.cost.collecting import record
+
+        record(config)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

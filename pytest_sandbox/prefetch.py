@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pytest_sandbox.cost.events import SILENT, Recorder
+
 if TYPE_CHECKING:
     from pytest_sandbox.client.pulls import PullProgress
     from pytest_sandbox.client.session import Client
@@ -35,7 +37,9 @@ def missing(client: Client, images: Iterable[str]) -> dict[str, SandboxError]:
     return absent
 
 
-def fetch(client: Client, absent: Mapping[str, SandboxError]) -> dict[str, SandboxError]:
+def fetch(
+    client: Client, absent: Mapping[str, SandboxError], recorder: Recorder = SILENT
+) -> dict[str, SandboxError]:
     """Pull what is `missing`; the images that could not be had, with the reason."""
     from pytest_sandbox.errors import NoSuchImage, SandboxError
 
@@ -43,7 +47,8 @@ def fetch(client: Client, absent: Mapping[str, SandboxError]) -> dict[str, Sandb
 
     def pull(image: str) -> None:
         try:
-            client.pull(image, progress=progress)
+            with recorder.span("pull", "image", image):
+                client.pull(image, progress=progress)
         except SandboxError as error:
             why = f"{error.what}: {error.why}" if error.why else error.what
             why = f"and pulling it failed: {why}"

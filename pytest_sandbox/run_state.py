@@ -7,26 +7,46 @@ earlier: a run that uses no containers does not pay for the client.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_sandbox.cost.events import recorder_of
 from pytest_sandbox.options import options_of
 from pytest_sandbox.run_client import RunClient
 from pytest_sandbox.service_process import ServiceProcess, signal_name
 from pytest_sandbox.snapshot_cache import use_snapshot_cache
 from pytest_sandbox.suite import Suite
 
+if TYPE_CHECKING:
+    from pytest_sandbox.cost.watch import Watch
+
 
 class SandboxRun:
     """The client and the service's process, as one pytest process knows them."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.client = RunClient(options_of(config), _label(config), Suite.of(config).named)
+        self._recorder = recorder_of(config)
+        self.client = RunClient(
+            options_of(config), _label(config), Suite.of(config).named, self._recorder
+        )
         use_snapshot_cache(self.client, config)
+        self._plugins = config.pluginmanager
+        self._watch = self._watched()
         self._service: ServiceProcess | None = None
         self.service_log = ""
         """Path of the service's log."""
         self.watch_service()
+
+    def _watched(self) -> Watch | None:
+        """What notes the lives of containers, where an option wants it."""
+        if not self._recorder.wanted:
+            return None
+        from pytest_sandbox.cost.watch import Watch
+
+        watch = Watch(self.client, self._recorder)
+        self._plugins.register(watch, "sandbox-watch")
+        return watch
 
     def watch_service(self) -> None:
         """Note down which process serves; starts the service. Raises what `connect` raises."""
@@ -48,6 +68,9 @@ class SandboxRun:
     def close(self) -> None:
         """Remove everything that this process has made."""
         self.client.departures.settle()
+        if self._watch is not None:
+            self._plugins.unregister(self._watch)
+            self._watch.settle()
         self.client.close()
 
 

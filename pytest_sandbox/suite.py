@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_sandbox import lock_file
+from pytest_sandbox.cost.events import recorder_of
 from pytest_sandbox.lock_file import BadLock, Lock
 from pytest_sandbox.needs import Needs, is_host
 from pytest_sandbox.options import options_of
@@ -99,7 +100,8 @@ class Suite:
         if stuck:
             lines = [_line(names[name], needs[names[name]], name) for name in stuck]
             return _listed(_OFFLINE if offline else _UNLOADED, lines)
-        self._failures = fetch(client, absent) if absent else {}
+        recorder = recorder_of(self._config)
+        self._failures = fetch(client, absent, recorder) if absent else {}
         return ""
 
 
