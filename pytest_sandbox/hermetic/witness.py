@@ -7,7 +7,7 @@ the cost of a run are witnesses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import pytest
@@ -46,3 +46,12 @@ _WITNESSES = pytest.StashKey[list[Witness]]()
 def witnesses(config: pytest.Config) -> list[Witness]:
     """Those of this run. Register before the first test: in pytest_configure or after collection."""
     return config.stash.setdefault(_WITNESSES, [])
+
+
+_PREPARATIONS = pytest.StashKey[list[Callable[[], None]]]()
+
+
+def zygote_preparations(config: pytest.Config) -> list[Callable[[], None]]:
+    """Called, in order, in each zygote once it is in the sandboxes' user namespace and still has
+    all capabilities there: what they do to it, the tests' processes inherit."""
+    return config.stash.setdefault(_PREPARATIONS, [])
