@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sandboxd.errors import BadRequest, HostLacks, SandboxError
-from sandboxd.images.layer_root import LayerRoot, Path, components
+from sandboxd.images.layer_root import LayerRoot, Path, Place, components
 from sandboxd.images.ownership import Ownership
 from sandboxd.images.recipe import Recorder
 from sandboxd.images.sparse import Extents
@@ -30,6 +30,8 @@ from sandboxd.store.trees import OPAQUE, is_whiteout
 _WHITEOUT: Final = ".wh."
 _OPAQUE_MARK: Final = ".wh..wh..opq"
 _RESERVED: Final = ".wh..wh."
+_SET_ID: Final = 0o7000
+ANY_UMASK: Final = 0o777
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DENIED: Final = (
     *(errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ, errno.EMLINK),
@@ -77,9 +79,17 @@ class Applier:
     """
 
     def __init__(
-        self, root: int, attic: int, ownership: Ownership, recorder: Recorder | None = None
+        self,
+        root: int,
+        attic: int,
+        ownership: Ownership,
+        recorder: Recorder | None = None,
+        *,
+        umask: int = ANY_UMASK,
     ) -> None:
-        self._root_fd, self._attic, self._recorder = root, attic, recorder
+        """`umask`: this process's, where it is known that no other thread changes it."""
+        self._attic, self._recorder = attic, recorder
+        self._changed_later = _SET_ID | (umask if _takes_modes(root) else ANY_UMASK)
         self._root = LayerRoot(root)
         self._ownership = ownership
         self._directories: dict[Path, Member] = {}
@@ -110,8 +120,11 @@ class Applier:
             raise SandboxError.from_os(what, error) from error
 
     def _apply(self, member: Member, archive: TarReader) -> None:
-        path = components(member.name)
         self._done.entries += 1
+        if member.kind is Kind.FILE and _WHITEOUT not in member.name:
+            self._place_file(member, archive)
+            return
+        path = components(member.name)
         if not path:
             if member.kind is Kind.DIRECTORY:
                 self._directories[()] = member
@@ -126,7 +139,7 @@ class Applier:
             case Kind.DIRECTORY:
                 self._place_directory(path, member)
             case Kind.FILE:
-                self._place(path, lambda fd, real: self._write(fd, real, path, member, archive))
+                self._place_file(member, archive)
             case Kind.SYMLINK:
                 self._place(path, lambda fd, _: os.symlink(member.target, path[-1], dir_fd=fd))
                 self._own_leaf(path, member)
@@ -137,6 +150,22 @@ class Applier:
                 self._link(path, components(member.target))
             case _:
                 self._skip(path, "device" if member.kind is not Kind.OTHER else "unknown kind")
+
+    def _place_file(self, member: Member, archive: TarReader) -> None:
+        place = self._root.place(member.name)
+        if place is None:
+            return
+        try:
+            fd = self._created(place, member)
+        except FileExistsError:
+            self._remove(components(member.name))
+            place = self._root.place(member.name)
+            assert place is not None
+            fd = self._created(place, member)
+        try:
+            self._write(fd, place, member, archive)
+        finally:
+            os.close(fd)
 
     def _place(self, path: Path, make: Callable[[int, Path], None]) -> None:
         """Create the last component, in the place of whatever has that name already.
@@ -171,7 +200,7 @@ class Applier:
         """The archive's bytes must still be found, in the attic now."""
         if self._recorder is not None:
             self._keep(sum(map(len, path)))
-            self._recorder.moved(path, aside)
+            self._recorder.moved(os.fsencode("/".join(path)), aside)
 
     def _forget_directories(self, gone: Path, aside: str) -> None:
         """Nothing is left to be set on a directory that was replaced, nor below it.
@@ -210,25 +239,31 @@ class Applier:
         self._keep(len(member.name) + sum(map(len, member.xattrs.values())))
         self._directories[(*real, path[-1])] = member
 
-    def _write(
-        self, parent: int, real: Path, path: Path, member: Member, archive: TarReader
-    ) -> None:
-        fd = os.open(path[-1], _CREATE, 0o600, dir_fd=parent)
-        try:
-            if member.extents is not None:
-                _write_parts(fd, member.extents, archive)
-                os.ftruncate(fd, member.size)
-            elif member.size and self._recorder is not None:
-                self._recorder.file((*real, path[-1]), member.size)
-            for piece in archive.data():
-                while piece:
-                    piece = piece[os.write(fd, piece) :]
-            self._done.size += member.size
-            self._set_attributes(fd, path, member)
-            if member.size >= _BIG:
-                begin_writing_back(fd)
-        finally:
-            os.close(fd)
+    def _is_born_so(self, member: Member) -> bool:
+        """Whether nothing but its time has to be set on a file that was created."""
+        return not (member.uid or member.gid or member.xattrs or member.mode & self._changed_later)
+
+    def _created(self, place: Place, member: Member) -> int:
+        mode = member.mode if self._is_born_so(member) else 0o600
+        return os.open(place.name, _CREATE, mode, dir_fd=place.parent)
+
+    def _write(self, fd: int, place: Place, member: Member, archive: TarReader) -> None:
+        if member.extents is not None:
+            _write_parts(fd, member.extents, archive)
+            os.ftruncate(fd, member.size)
+        elif member.size and self._recorder is not None:
+            self._recorder.file(place.prefix + os.fsencode(place.name), member.size)
+        for piece in archive.data():
+            written = os.write(fd, piece)
+            while written < len(piece):
+                written += os.write(fd, piece[written:])
+        self._done.size += member.size
+        if self._is_born_so(member):
+            os.utime(fd, ns=(member.mtime, member.mtime))
+        else:
+            self._set_attributes(fd, components(member.name), member)
+        if member.size >= _BIG:
+            begin_writing_back(fd)
 
     def _set_attributes(self, place: int | str, path: Path, member: Member) -> None:
         """Owner, then mode (chown(2) clears set-id bits), attributes and time, in this order."""
@@ -371,6 +406,16 @@ class Applier:
             self._set_attributes(place, path, member)
         else:
             os.chmod(place, _MODE_IMPLIED)
+
+
+def _takes_modes(root: int) -> bool:
+    """Whether a new file gets the mode that open(2) was told, less the umask: acl(5) says that a
+    default ACL of the directory decides instead."""
+    try:
+        os.getxattr(root, "system.posix_acl_default")
+    except OSError as error:
+        return error.errno in (errno.ENODATA, errno.ENOTSUP)
+    return False
 
 
 def _write_parts(fd: int, extents: Extents, archive: TarReader) -> None:

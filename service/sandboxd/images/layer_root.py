@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final
+from typing import Final, NamedTuple
 
 from sandboxd.errors import BadRequest
 from sandboxd.store.trees import is_whiteout
@@ -24,6 +24,7 @@ _LINKS_MAX: Final = 40
 would let a few hundred links that name each other be followed for years."""
 _IMPLIED_MAX: Final = 500_000
 _RESERVED: Final = ".wh."
+_NO_LEAVES: Final = ("", ".", "..")
 
 
 def components(name: str) -> Path:
@@ -38,12 +39,23 @@ def components(name: str) -> Path:
     return parts
 
 
+class Place(NamedTuple):
+    """Where a member goes: a descriptor of its directory, that directory's path with links
+    resolved, ended by `/` unless it is the root, and the last component."""
+
+    parent: int
+    prefix: bytes
+    name: str
+
+
 class LayerRoot:
     """Descriptors of directories below `root`, the most recent 400 of them kept open."""
 
     def __init__(self, root: int) -> None:
         self._root = root
         self._open: dict[Path, tuple[int, Path]] = {}
+        self._last: tuple[str, int, bytes] | None = None
+        """The directory, as it was written, of the last `place`, where the next is as a rule."""
         self._links = 0
         self.implied: set[Path] = set()
         """Directories that were made only because something lies in them."""
@@ -57,8 +69,26 @@ class LayerRoot:
         self._links = 0
         return self._walked(path)
 
+    def place(self, name: str) -> Place | None:
+        """Where the member `name` belongs; None for the root itself.
+
+        The descriptor lasts as that of `directory` does, and errors are the same.
+        """
+        above, _, leaf = name.rpartition("/")
+        if self._last is not None and self._last[0] == above and leaf not in _NO_LEAVES:
+            return Place(self._last[1], self._last[2], leaf)
+        path = components(name)
+        if not path:
+            return None
+        fd, real = self.directory(path[:-1])
+        prefix = os.fsencode("/".join((*real, "")))
+        if path[-1] == leaf:
+            self._last = (above, fd, prefix)
+        return Place(fd, prefix, path[-1])
+
     def forget(self) -> None:
         """Close all descriptors: a directory or a link that they came through was replaced."""
+        self._last = None
         for fd, _ in self._open.values():
             os.close(fd)
         self._open.clear()
@@ -116,6 +146,7 @@ class LayerRoot:
 
     def _remember(self, path: Path, fd: int, real: Path) -> None:
         if len(self._open) >= _CACHE_MAX:
+            self._last = None
             oldest = next(iter(self._open))
             os.close(self._open.pop(oldest)[0])
         self._open[path] = (fd, real)

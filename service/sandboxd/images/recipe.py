@@ -21,7 +21,6 @@ from typing import BinaryIO, Final
 
 from sandboxd.errors import SandboxError
 from sandboxd.images.fast_zlib import fast
-from sandboxd.images.layer_root import Path as Components
 from sandboxd.store import trees
 
 _KEPT: Final = struct.Struct("<cI")
@@ -38,7 +37,7 @@ class Recorder:
     """Writes a recipe to the new file `path`; `kept` and `file` come in the archive's order."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=0)
+        self._file = open(path, "xb", buffering=0, opener=_private)  # noqa: SIM115
         self._path = path
         self._deflate = fast.compressobj(_LEVEL)
         self._pending = bytearray()
@@ -54,11 +53,10 @@ class Recorder:
             self._deflated(self._deflate.compress(bytes(self._pending)))
             self._pending.clear()
 
-    def file(self, path: Components, size: int) -> None:
-        """Here are `size` bytes that are the content of `path` in the layer's directory."""
+    def file(self, name: bytes, size: int) -> None:
+        """Here are `size` bytes that are the content of `name` in the layer's directory."""
         if self._kept:
             self._flush_kept()
-        name = os.fsencode("/".join(path))
         self._pending += _FILE.pack(b"F", size, len(name))
         self._pending += name
         self._files += 1
@@ -66,9 +64,9 @@ class Recorder:
             self._deflated(self._deflate.compress(bytes(self._pending)))
             self._pending.clear()
 
-    def moved(self, path: Components, aside: str) -> None:
-        """What was written as `path` so far now lies at `aside` in the attic."""
-        self._moves.setdefault(os.fsencode("/".join(path)), []).append((self._files, aside))
+    def moved(self, name: bytes, aside: str) -> None:
+        """What was written as `name` so far now lies at `aside` in the attic."""
+        self._moves.setdefault(name, []).append((self._files, aside))
 
     def finish(self, attic: int) -> None:
         """Write what is left; `attic` is a descriptor of the directory of replaced things."""
@@ -112,6 +110,10 @@ class Recorder:
         left = memoryview(data)
         while left:
             left = left[self._file.write(left) :]
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def replay(recipe: Path, tree: Path, sink: Callable[[bytes | memoryview], object]) -> None:

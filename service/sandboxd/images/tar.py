@@ -7,16 +7,15 @@ size is bounded before anything is read for it.
 
 from __future__ import annotations
 
-import stat
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from sandboxd.errors import BadRequest
-from sandboxd.images import sparse
+from sandboxd.images import sparse, tar_fields
+from sandboxd.images.tar_fields import Header
 from sandboxd.store.digests import Reader
 
 BLOCK: Final = 512
@@ -27,10 +26,10 @@ _GLOBAL_MAX: Final = 16 << 10
 """Bytes of all global pax headers: they count again for every member that follows."""
 _BESIDE_EACH: Final = 4096
 _NAME_MAX: Final = 4096
-_REMEMBERED: Final = 1024
-_SPARSE: Final = ord("S")
-_TIME_MAX: Final = 1 << 34
-"""Seconds since 1970 that every file system in use can store."""
+_SPARSE: Final = b"S"
+_MODE: Final = 0o7777
+_ZEROS: Final = bytes(BLOCK)
+_NONE: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
 class Kind(Enum):
@@ -46,8 +45,8 @@ class Kind(Enum):
     OTHER = "?"
 
 
-_EXTENSIONS: Final = frozenset("xgLK")
-_KINDS: Final = {kind.value: kind for kind in Kind} | {"\0": Kind.FILE, "7": Kind.FILE}
+_EXTENSIONS: Final = frozenset([b"x", b"g", b"L", b"K"])
+_KINDS: Final = {kind.value.encode(): kind for kind in Kind} | {b"\0": Kind.FILE, b"7": Kind.FILE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Member:
     size: int
     mtime: int
     target: str
-    xattrs: dict[str, bytes] = field(default_factory=dict)
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
     extents: sparse.Extents | None = None
 
     @property
@@ -115,7 +114,10 @@ class TarReader:
         self._stream, self._kept = stream, kept
         self._sparse_files, self._in_sparse = sparse_files, False
         self._limits = limits or Limits()
-        self._buffer = memoryview(b"")
+        self._buffer = b""
+        self._view = memoryview(b"")
+        self._at = 0
+        """Where in the buffer the next byte is; `_view` shows the same bytes."""
         self._left = self._padding = 0
         self._beside = self._global_size = 0
         self._global: dict[str, bytes] = {}
@@ -123,21 +125,28 @@ class TarReader:
     def __iter__(self) -> Iterator[Member]:
         """Raises BadRequest for a malformed or oversized archive and for data after its end."""
         members = total = 0
-        extended = _Extended()
-        while (header := self._next_header()) is not None:
-            if (flag := chr(header[156])) in _EXTENSIONS:
-                self._read_extension(flag, header, extended)
+        extended: _Extended | None = None
+        limits = self._limits
+        while block := self._next_block():
+            header = Header.of(block)
+            if header.flag in _EXTENSIONS:
+                extended = extended or _Extended()
+                self._read_extension(header, extended)
                 continue
-            member = self._member(header, extended)
-            extended = _Extended()
+            if extended is None and not self._global and header.flag != _SPARSE:
+                member = _plain(header)
+            else:
+                member = self._extended(block, header, extended or _Extended())
+                extended = None
             members += 1
             total += member.size
-            if members > self._limits.members:
-                raise BadRequest("archive", f"more than {self._limits.members} members")
-            if total > self._limits.size:
-                raise BadRequest("archive", f"more than {self._limits.size} bytes of data")
-            self._left, self._padding = member.stored, -member.stored % BLOCK
+            if members > limits.members:
+                raise BadRequest("archive", f"more than {limits.members} members")
+            if total > limits.size:
+                raise BadRequest("archive", f"more than {limits.size} bytes of data")
             self._in_sparse = member.extents is not None
+            self._left = member.stored if self._in_sparse else member.size
+            self._padding = -self._left % BLOCK
             yield member
         self._drain()
 
@@ -148,59 +157,64 @@ class TarReader:
             self._left -= len(piece)
             yield piece
 
-    def _next_header(self) -> bytes | None:
-        """The next header that is not zeros; None at the end of the archive."""
-        self._skip(self._left + self._padding)
+    def _next_block(self) -> bytes:
+        """The next header that is not zeros; empty at the end of the archive."""
+        skipped = self._left + self._padding
         self._left = self._padding = 0
-        header = bytes(self._exactly(BLOCK, at_end=True))
         self._count(BLOCK)
-        if not header or not any(header):
-            return None
-        _check(header)
-        return header
+        begin, end = self._at + skipped, self._at + skipped + BLOCK
+        if end <= len(self._buffer):
+            block = self._buffer[begin:end]
+            if self._kept is not None:
+                self._kept(self._view[self._at : end])
+            self._at = end
+        else:
+            self._skip(skipped)
+            block = bytes(self._exactly(BLOCK, at_end=True))
+        return b"" if block == _ZEROS else block
 
-    def _member(self, header: bytes, extended: _Extended) -> Member:
+    def _extended(self, block: bytes, header: Header, extended: _Extended) -> Member:
+        """A member about which there is more than its own header says."""
         records = extended.records
         if self._global:
             records = {**self._global, **records}
-        holes = self._sparse(header, records)
-        kind = Kind.FILE if holes else _KINDS.get(chr(header[156]), Kind.OTHER)
+        holes = self._sparse(block, header, records)
+        kind = Kind.FILE if holes else _KINDS.get(header.flag, Kind.OTHER)
         name = (
             extended.name
-            or _text(records.get("GNU.sparse.name") or records.get("path"))
-            or _header_name(header)
+            or tar_fields.text(records.get("GNU.sparse.name") or records.get("path"))
+            or header.path
         )
-        size = _decimal(records, "size", _number(header[124:136]))
+        size = tar_fields.decimal(records, "size", tar_fields.number(header.size))
         if holes is not None:
             if sum(length for _, length in holes.extents) + holes.used != size:
                 raise BadRequest("archive", f"a sparse member of another size than {size} bytes")
             size = holes.size
-        elif kind is Kind.FILE and name.endswith("/") and (header[156] == 0 or not size):
-            kind = Kind.DIRECTORY  # as before ustar; data that flag "0" announces is there, though
-        has_data = kind in (Kind.FILE, Kind.OTHER)
-        target = _target(header, records, extended)
-        if max(len(name), len(target)) > _NAME_MAX:
-            raise BadRequest("archive", f"a name longer than {_NAME_MAX} characters: {name[:80]!r}")
-        if "\0" in name or "\0" in target:
-            raise BadRequest("archive", f"a name with a NUL: {name[:80]!r}")
-        return Member(
-            name,
-            kind,
-            stat.S_IMODE(_number(header[100:108])),
-            _decimal(records, "uid", _number(header[108:116])),
-            _decimal(records, "gid", _number(header[116:124])),
-            size if has_data else 0,
-            _time(records.get("mtime"), header),
-            target,
-            _xattrs(records),
-            None if holes is None else holes.extents,
+        target = extended.target or tar_fields.text(records.get("linkpath"))
+        modified = records.get("mtime")
+        return _checked(
+            Member(
+                name,
+                kind,
+                tar_fields.number(header.mode) & _MODE,
+                tar_fields.decimal(records, "uid", tar_fields.number(header.uid)),
+                tar_fields.decimal(records, "gid", tar_fields.number(header.gid)),
+                size,
+                tar_fields.pax_time(modified) if modified else tar_fields.header_time(header.mtime),
+                target or tar_fields.string(header.target),
+                tar_fields.xattrs(records),
+                None if holes is None else holes.extents,
+            ),
+            header.flag,
         )
 
-    def _sparse(self, header: bytes, records: dict[str, bytes]) -> sparse.Sparse | None:
+    def _sparse(
+        self, block: bytes, header: Header, records: dict[str, bytes]
+    ) -> sparse.Sparse | None:
         found = None
-        if header[156] == _SPARSE:
-            found = sparse.old(memoryview(header), _number, self._sparse_block)
-        elif records and _KINDS.get(chr(header[156])) is Kind.FILE:
+        if header.flag == _SPARSE:
+            found = sparse.old(memoryview(block), _field_number, self._sparse_block)
+        elif records and _KINDS.get(header.flag) is Kind.FILE:
             found = sparse.pax(records, self._sparse_block)
         if found is not None and not self._sparse_files:
             mend = "make the archive without tar's option --sparse"
@@ -211,25 +225,25 @@ class TarReader:
         self._count(BLOCK)
         return self._exactly(BLOCK)
 
-    def _read_extension(self, flag: str, header: bytes, extended: _Extended) -> None:
-        size = _number(header[124:136])
+    def _read_extension(self, header: Header, extended: _Extended) -> None:
+        size = tar_fields.number(header.size)
         extended.size += size
         if extended.size > _META_MAX:
             raise BadRequest("archive", f"an extended header of {extended.size} bytes")
         self._count(size)
         data = bytes(self._exactly(size))
         self._padding = -size % BLOCK
-        if flag == "L":
-            extended.name = _text(data.rstrip(b"\0"))
-        elif flag == "K":
-            extended.target = _text(data.rstrip(b"\0"))
-        elif flag == "x":
-            extended.records.update(_pax(data))
+        if header.flag == b"L":
+            extended.name = tar_fields.text(data.rstrip(b"\0"))
+        elif header.flag == b"K":
+            extended.target = tar_fields.text(data.rstrip(b"\0"))
+        elif header.flag == b"x":
+            extended.records.update(tar_fields.pax_records(data))
         else:
             self._global_size += size
             if self._global_size > _GLOBAL_MAX:
                 raise BadRequest("archive", f"global headers of {self._global_size} bytes")
-            self._global.update(_pax(data))
+            self._global.update(tar_fields.pax_records(data))
 
     def _count(self, size: int) -> None:
         self._beside += size
@@ -268,114 +282,51 @@ class TarReader:
 
     def _taken(self, size: int, *, at_end: bool = False) -> memoryview:
         """Between 1 and `size` bytes of the stream, or none at its end where that is allowed."""
-        if size == 0:
-            return memoryview(b"")
-        if not self._buffer:
-            self._buffer = memoryview(self._stream.read(_CHUNK))
+        if size and self._at == len(self._buffer):
+            self._buffer = self._stream.read(_CHUNK)
+            self._view = memoryview(self._buffer)
+            self._at = 0
             if not self._buffer and not at_end:
                 raise BadRequest("archive", "it ends too early")
-        piece, self._buffer = self._buffer[:size], self._buffer[size:]
+        piece = self._view[self._at : self._at + size]
+        self._at += len(piece)
         return piece
 
 
-def _check(header: bytes) -> None:
-    """The header's checksum, of unsigned bytes or, as old programs wrote it, of signed ones.
-
-    zlib.adler32 from 0 is the sum modulo 65521 in its low half: ten times faster than sum().
-    """
-    expected = _number(header[148:156])
-    blanks = 8 * ord(" ")
-    rest = zlib.adler32(header[156:], zlib.adler32(header[:148], 0)) & 0xFFFF
-    if (rest + blanks) % 65521 == expected % 65521:
-        return
-    signed = sum(byte - 256 if byte > 127 else byte for byte in (*header[:148], *header[156:]))
-    if signed + blanks != expected:
-        raise BadRequest("archive", "a header's checksum is wrong: not a tar archive, or damaged")
-
-
-def _number(digits: bytes | memoryview) -> int:
-    """An octal number, or base-256 where the first bit is set: never negative."""
-    return _decoded(bytes(digits))
-
-
-@lru_cache(_REMEMBERED)
-def _decoded(digits: bytes) -> int:
-    """Remembered, since modes, owners and times are the same few for most members."""
-    if digits[0] & 0x80:
-        if digits[0] != 0x80:
-            raise BadRequest("archive", "a negative or oversized number in a header")
-        return int.from_bytes(digits[1:], "big")
-    text = digits.partition(b"\0")[0].strip()
-    if text.strip(b"01234567"):
-        raise BadRequest("archive", f"not an octal number in a header: {text!r}")
-    return int(text, 8) if text else 0
+def _plain(header: Header) -> Member:
+    """A member of whose header nothing else says anything."""
+    number = tar_fields.number
+    return _checked(
+        Member(
+            header.path,
+            _KINDS.get(header.flag, Kind.OTHER),
+            number(header.mode) & _MODE,
+            number(header.uid),
+            number(header.gid),
+            number(header.size),
+            tar_fields.header_time(header.mtime),
+            tar_fields.string(header.target),
+            _NONE,
+        ),
+        header.flag,
+    )
 
 
-def _header_name(header: bytes) -> str:
-    name = _string(header[:100])
-    if header[345] and header[257:263] == b"ustar\0":
-        return f"{_string(header[345:500])}/{name}"
-    return name
+def _checked(member: Member, flag: bytes) -> Member:
+    """The member, as what it really is. Raises BadRequest for a name that nothing can have."""
+    name, target = member.name, member.target
+    if member.kind is Kind.FILE:
+        if member.extents is None and name[-1:] == "/" and (flag == b"\0" or not member.size):
+            # As before ustar; data that flag "0" announces is there, though.
+            member.kind, member.size = Kind.DIRECTORY, 0
+    elif member.kind is not Kind.OTHER:
+        member.size = 0
+    if len(name) > _NAME_MAX or len(target) > _NAME_MAX:
+        raise BadRequest("archive", f"a name longer than {_NAME_MAX} characters: {name[:80]!r}")
+    if "\0" in name or "\0" in target:
+        raise BadRequest("archive", f"a name with a NUL: {name[:80]!r}")
+    return member
 
 
-def _target(header: bytes, records: dict[str, bytes], extended: _Extended) -> str:
-    return extended.target or _text(records.get("linkpath")) or _string(header[157:257])
-
-
-def _string(raw: bytes) -> str:
-    return _text(raw.partition(b"\0")[0])
-
-
-def _text(raw: bytes | None) -> str:
-    return "" if raw is None else raw.decode("utf-8", "surrogateescape")
-
-
-def _pax(data: bytes) -> dict[str, bytes]:
-    """Records `LENGTH KEY=VALUE\\n`, where LENGTH counts the whole record."""
-    records: dict[str, bytes] = {}
-    at, data = 0, data.rstrip(b"\0")
-    while at < len(data):
-        digits, _, _ = data[at : at + 20].partition(b" ")
-        end = at + int(digits) if digits.isdigit() else 0
-        key, equals, value = data[at + len(digits) + 1 : end].partition(b"=")
-        if not equals or not value.endswith(b"\n") or b"\0" in key or end > len(data):
-            raise BadRequest("archive", "a malformed pax record")
-        name = _text(key)
-        if name in sparse.PAX_REPEATED:  # form 0.0: the one key that may come more than once
-            name, value = sparse.PAX_MAP, records.get(sparse.PAX_MAP, b"") + b"," + value
-        records[name] = value[:-1]
-        at = end
-    return records
-
-
-def _decimal(records: dict[str, bytes], key: str, otherwise: int) -> int:
-    value = records.get(key, b"")
-    if not value:
-        return otherwise
-    if not value.isdigit() or len(value) > 20:
-        raise BadRequest("archive", f"pax {key}={value[:40]!r} is not a number")
-    return int(value)
-
-
-def _time(value: bytes | None, header: bytes) -> int:
-    """Nanoseconds since 1970, clamped to what file systems can store."""
-    if not value:
-        raw = header[136:148]
-        # GNU tar writes times before 1970 as negative base-256 numbers.
-        seconds = 0 if raw[0] == 0xFF else _number(raw)
-        return min(seconds, _TIME_MAX) * 10**9
-    whole, _, fraction = value.partition(b".")
-    if not (whole.removeprefix(b"-").isdigit() and (not fraction or fraction.isdigit())):
-        raise BadRequest("archive", f"pax mtime={value[:40]!r} is not a time")
-    if whole.startswith(b"-"):
-        return 0
-    return min(int(whole[:20]), _TIME_MAX) * 10**9 + int((fraction[:9] or b"0").ljust(9, b"0"))
-
-
-def _xattrs(records: dict[str, bytes]) -> dict[str, bytes]:
-    if not records:
-        return {}
-    prefix = "SCHILY.xattr."
-    return {
-        key.removeprefix(prefix): value for key, value in records.items() if key.startswith(prefix)
-    }
+def _field_number(field_: memoryview) -> int:
+    return tar_fields.number(bytes(field_))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sandboxd.errors import SandboxError
-from sandboxd.images.applier import Applier
+from sandboxd.images.applier import ANY_UMASK, Applier
 from sandboxd.images.compression import Decompressed
 from sandboxd.images.layer_tar import ARCHIVE_SIZE
 from sandboxd.images.ownership import Ownership
@@ -33,9 +33,17 @@ class Unpacked:
         return self.tree.with_name("recipe")
 
 
-def unpack(stream: Reader, staged: Path, idmap: IdMap, limits: Limits | None = None) -> Unpacked:
+def unpack(
+    stream: Reader,
+    staged: Path,
+    idmap: IdMap,
+    limits: Limits | None = None,
+    *,
+    umask: int = ANY_UMASK,
+) -> Unpacked:
     """Unpack an archive, compressed or not, into `staged`, a fresh private directory.
 
+    `umask`: this process's, where it is known that no other thread changes it.
     Raises BadRequest, NoSpace; what is in `staged` then is for the caller to drop.
     """
     tree, attic = staged / "tree", staged / "attic"
@@ -45,7 +53,7 @@ def unpack(stream: Reader, staged: Path, idmap: IdMap, limits: Limits | None = N
     root_fd, attic_fd = trees.open_tree(tree), trees.open_tree(attic)
     recorder = Recorder(tree.with_name("recipe"))
     try:
-        applier = Applier(root_fd, attic_fd, Ownership(idmap), recorder)
+        applier = Applier(root_fd, attic_fd, Ownership(idmap), recorder, umask=umask)
         reader = TarReader(archive, limits, recorder.kept, sparse_files=True)
         applied = applier.apply(reader)
         recorder.finish(attic_fd)

@@ -30,7 +30,7 @@ _GARBAGE: Final = 100_000
 
 def main() -> NoReturn:
     """Work until there is nothing to do any more."""
-    os.umask(0o077)
+    os.umask(0)
     # Hardly anything that is made here is part of a cycle, and there is a lot of it.
     gc.freeze()
     gc.set_threshold(_GARBAGE)
@@ -82,7 +82,7 @@ def _unpacked(client: RegistryClient, job: Job, place: str) -> Unpacked:
     staged.mkdir(mode=0o700)
     stream = BlobStream(client, job.blob, job.source.settings.network, _Teller().tell)
     try:
-        layer = unpack(stream, staged, job.idmap, job.limits)
+        layer = unpack(stream, staged, job.idmap, job.limits, umask=0)
         while stream.read(1 << 18):
             raise BadRequest(f"blob {job.blob.digest}", "data after its end")
     finally:
