@@ -22,6 +22,7 @@ CLONE_NEWNET: Final = 0x40000000
 _CLONE_VM: Final = 0x00000100
 _CLONE_PIDFD: Final = 0x00001000
 _CLONE_PARENT: Final = 0x00008000
+_NS_GET_PARENT: Final = 0xB702
 _NS_GET_USERNS: Final = 0xB701
 
 CONTAINER: Final = (
@@ -84,6 +85,14 @@ def clone_sharing_memory(flags: int) -> None:
     args = _CloneArgs(flags | _CLONE_VM | _CLONE_PARENT, 0, 0, 0, 0, 0, 0, 0)
     size = ctypes.c_size_t(ctypes.sizeof(args))
     syscall("clone3", hex(flags), syscalls.SYS_CLONE3, ctypes.byref(args), size)
+
+
+def parent_namespace(fd: int) -> int:
+    """ioctl_nsfs(2) NS_GET_PARENT, Linux 4.9: the user or pid namespace that `fd`'s lies in.
+
+    Raises PermissionError when that is outside the caller's own.
+    """
+    return fcntl.ioctl(fd, _NS_GET_PARENT)
 
 
 def open_namespace(pid: int | str, kind: str) -> int:

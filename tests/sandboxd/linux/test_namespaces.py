@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandboxd.linux import namespaces, process
+from sandboxd.linux.pidfd import reap
 
 pytestmark = [pytest.mark.needs_userns, pytest.mark.outer]
 
@@ -65,3 +66,20 @@ def test_several_namespaces_are_joined_by_one_pidfd() -> None:
     assert {k: v for k, v in _identity(pid).items() if v != _identity()[k]} == {}
     os.close(release)
     os.waitpid(pid, 0)
+
+
+def test_the_namespace_above_is_found() -> None:
+    own = namespaces.open_namespace("self", "user")
+    ours, theirs = os.pipe()
+    child, pidfd = namespaces.fork_into(namespaces.CLONE_NEWUSER)
+    if child == 0:
+        os.close(theirs)
+        os.read(ours, 1)
+        os._exit(0)
+    inner = namespaces.open_namespace(child, "user")
+    above = namespaces.parent_namespace(inner)
+    assert os.fstat(above).st_ino == os.fstat(own).st_ino
+    os.close(theirs)
+    reap(pidfd)
+    for fd in (ours, own, inner, above, pidfd):
+        os.close(fd)
