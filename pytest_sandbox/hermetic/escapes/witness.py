@@ -1,0 +1,129 @@
+"""Puts the escapes of a test together, in pytest's own process, while its sandbox still stands."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from pytest_sandbox.hermetic.escapes import environment, leftovers
+from pytest_sandbox.hermetic.escapes.escape import KINDS, Escape, attach
+from pytest_sandbox.hermetic.escapes.settings import ReportSettings
+from pytest_sandbox.hermetic.escapes.watch import Watch
+from pytest_sandbox.hermetic.escapes.writes import Writes, ignoring
+from pytest_sandbox.hermetic.shell import Shell
+
+TITLE = "hermetic report"
+
+
+@dataclass
+class _Sandbox:
+    """What is known of one: its uppers, and what began with which of its tests."""
+
+    writes: Writes
+    left: dict[Escape, str] = field(default_factory=dict)
+
+
+class EscapeWitness:
+    """A Witness; see pytest_sandbox.hermetic.witness."""
+
+    def __init__(self, settings: ReportSettings, watch: Watch | None) -> None:
+        """Without a watcher, neither connections nor names are known."""
+        self._settings, self._watch = settings, watch
+        self._ignored = ignoring(settings.ignored)
+        self._sandboxes: dict[Shell, _Sandbox] = {}
+
+    def sandbox_ready(self, shell: Shell, nodeid: str) -> None:
+        self._sandboxes[shell] = _Sandbox(Writes(shell.uppers, shell.layout, self._ignored))
+        if self._watch is not None:
+            try:
+                self._watch.serve_names(shell.pidfd)
+            except OSError as error:
+                self._go_blind(error)
+
+    def test_began(self, shell: Shell, nodeid: str) -> None:
+        return
+
+    def test_ended(
+        self, shell: Shell, nodeid: str, reports: Sequence[pytest.TestReport]
+    ) -> Sequence[pytest.TestReport]:
+        sandbox = self._sandboxes[shell]
+        last, changes = environment.told_by(reports[-1])
+        found = sandbox.writes.fresh()
+        found += self._asked_of_network(shell)
+        found += _left(sandbox, nodeid, _leftovers(shell, changes), last=last)
+        if not found:
+            return reports
+        found.sort(key=lambda escape: KINDS.index(escape.kind))
+        attach(reports[-1], found)
+        _show(reports, found)
+        failing = [escape for escape in found if escape.kind in self._settings.failing]
+        if failing:
+            _fail(reports, failing)
+        return reports
+
+    def sandbox_ends(self, shell: Shell, nodeid: str, failed: bool) -> bool:
+        self._sandboxes.pop(shell, None)
+        return False
+
+    def _asked_of_network(self, shell: Shell) -> list[Escape]:
+        if self._watch is None:
+            return []
+        try:
+            return self._watch.seen(shell.pid)
+        except OSError as error:
+            self._go_blind(error)
+            return []
+
+    def _go_blind(self, error: OSError) -> None:
+        text = f"hermetic report: connections and names are no longer seen: {error}"
+        warnings.warn(pytest.PytestWarning(text), stacklevel=2)
+        self._watch = None
+
+
+def _leftovers(shell: Shell, changes: dict[str, str]) -> list[Escape]:
+    changed = [Escape("environment", verb, name) for name, verb in changes.items()]
+    return [*leftovers.left_processes(shell.pid), *leftovers.left_sockets(shell.pid), *changed]
+
+
+def _left(sandbox: _Sandbox, nodeid: str, now: Iterable[Escape], *, last: bool) -> list[Escape]:
+    """What is left when the sandbox's last test is over, each with the test that it began with.
+
+    Before that it may be a fixture's of the class or module, which takes it away in time.
+    """
+    sandbox.left = {escape: sandbox.left.get(escape, nodeid) for escape in now}
+    if not last:
+        return []
+    return [
+        escape if began == nodeid else escape._replace(since=began)
+        for escape, began in sandbox.left.items()
+    ]
+
+
+def _show(reports: Sequence[pytest.TestReport], found: Sequence[Escape]) -> None:
+    """A section where it is seen, and a property for each kind, for JUnit files."""
+    text = "\n".join(f"{escape.kind}: {escape}" for escape in found)
+    shown = [report for report in reports if report.failed]
+    shown = shown or [report for report in reports if report.when == "call"]
+    for report in shown or reports[-1:]:
+        report.sections.append((TITLE, text))
+    for kind in KINDS:
+        if of_kind := [str(escape) for escape in found if escape.kind == kind]:
+            reports[-1].user_properties.append((f"hermetic {kind}", "; ".join(of_kind)))
+
+
+def _fail(reports: Sequence[pytest.TestReport], failing: Sequence[Escape]) -> None:
+    """Fail the test, or its teardown where something goes back to an earlier test. One that has
+    failed, was skipped or is expected to fail stays what it is."""
+    if any(report.failed or hasattr(report, "wasxfail") for report in reports):
+        return
+    of_another = all(escape.since for escape in failing)
+    wanted = "teardown" if of_another else "call"
+    for report in reports:
+        if report.when == wanted and report.passed:
+            lines = "\n".join(f"  {escape.kind}: {escape}" for escape in failing)
+            report.outcome = "failed"
+            report.longrepr = f"{TITLE}: this is not allowed (hermetic_strict)\n{lines}"
+            return

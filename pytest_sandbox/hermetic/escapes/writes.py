@@ -1,0 +1,162 @@
+"""What was written in a sandbox, read off the upper directories of its overlays from outside.
+
+An upper directory holds exactly what differs from the host: new files, copies of changed ones, and
+whiteouts for deleted ones. What was opened for writing and left as it was is no difference. What a
+test made and removed again leaves no trace, which is as it should be.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Final, NamedTuple
+
+from pytest_sandbox.hermetic.escapes.escape import Escape
+from sandboxd.linux.xattrs import is_opaque
+
+IGNORED: Final = (
+    *("__pycache__", "*.pyc", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache"),
+    *(".coverage", ".coverage.*", "coverage.xml", "pytest-of-*", "pytest-cache-files-*"),
+)
+"""Names, at any depth, that no report mentions: caches, coverage data, pytest's own tmp_path."""
+_MOST: Final = 20_000
+"""Entries that are looked at: a test that writes more has been caught long before."""
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_Signature = tuple[int, int, int, int]
+
+
+class _Entry(NamedTuple):
+    """Of an upper directory; `path` is where the sandbox shows it."""
+
+    path: str
+    found: os.stat_result
+    opaque: bool
+
+    @property
+    def signature(self) -> _Signature:
+        """What changes with every change of the entry itself. A directory's times change with what
+        is in it."""
+        found = self.found
+        if stat.S_ISDIR(found.st_mode):
+            return found.st_ino, found.st_mode, found.st_uid, found.st_gid
+        return found.st_ino, found.st_mode, found.st_size, found.st_ctime_ns
+
+
+class Writes:
+    """The uppers of one sandbox, and what has been told of them already."""
+
+    def __init__(
+        self, uppers: int, layout: Mapping[str, str], ignored: Sequence[str] = IGNORED
+    ) -> None:
+        """`uppers` and `layout` as in Shell. `ignored`: patterns (fnmatch) for names, or, with a
+        slash in them, for whole paths. What is there now is nobody's."""
+        self._uppers, self._layout, self._ignored = uppers, layout, tuple(ignored)
+        self._plain = frozenset(each for each in ignored if not set(each) & set("*?[/"))
+        self._patterns = tuple(each for each in ignored if each not in self._plain)
+        self._known: dict[str, _Signature] = {}
+        self._known.update((entry.path, entry.signature) for entry in self._walk())
+
+    def fresh(self) -> list[Escape]:
+        """What was written since the last call, one escape for each new tree."""
+        escapes: list[Escape] = []
+        inside, made = 0, ""
+        for entry in self._walk():
+            before = self._known.get(entry.path)
+            if before == entry.signature:
+                continue
+            self._known[entry.path] = entry.signature
+            if made and entry.path.startswith(made):
+                inside += 1
+                continue
+            if verb := _verb(entry, before):
+                if inside:
+                    escapes[-1] = escapes[-1]._replace(detail=_count(inside))
+                directory = stat.S_ISDIR(entry.found.st_mode)
+                subject = f"{entry.path}/" if directory else entry.path
+                inside, made = 0, subject if directory and verb == "created" else ""
+                escapes.append(Escape("writes", verb, subject))
+        if inside:
+            escapes[-1] = escapes[-1]._replace(detail=_count(inside))
+        return escapes
+
+    def _walk(self) -> Iterator[_Entry]:
+        """Every entry but the ignored, each directory before what is in it."""
+        left = [_MOST]
+        for number, place in self._layout.items():
+            try:
+                root = os.open(f"{number}/upper", _DIRECTORY, dir_fd=self._uppers)
+            except FileNotFoundError:
+                continue
+            try:
+                yield _Entry(place, os.fstat(root), False)
+                yield from self._below(root, place.rstrip("/"), left)
+            finally:
+                os.close(root)
+
+    def _below(self, directory: int, place: str, left: list[int]) -> Iterator[_Entry]:
+        with os.scandir(directory) as listing:
+            found = sorted(listing, key=lambda entry: entry.name)
+        for each in found:
+            path = f"{place}/{each.name}"
+            if self._is_ignored(each.name, path):
+                continue
+            left[0] -= 1
+            if left[0] < 0:
+                return
+            status = each.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                yield _Entry(path, status, False)
+                continue
+            try:
+                child = os.open(each.name, _DIRECTORY, dir_fd=directory)
+            except PermissionError:
+                yield _Entry(path, status, False)
+                continue
+            try:
+                yield _Entry(path, status, is_opaque(child))
+                yield from self._below(child, path, left)
+            finally:
+                os.close(child)
+
+    def _is_ignored(self, name: str, path: str) -> bool:
+        if name in self._plain:
+            return True
+        return any(
+            fnmatchcase(path if "/" in pattern else name, pattern) for pattern in self._patterns
+        )
+
+
+def _verb(entry: _Entry, before: _Signature | None) -> str:
+    """What happened to it; empty where the host has the very same."""
+    if before is not None:
+        return "changed"
+    here = entry.found
+    try:
+        host = os.lstat(entry.path)
+    except OSError:
+        return "" if _is_whiteout(here) else "created"
+    if _is_whiteout(here):
+        return "deleted"
+    if stat.S_IFMT(here.st_mode) != stat.S_IFMT(host.st_mode):
+        return "replaced"
+    same_kind = (here.st_mode, here.st_uid, here.st_gid) == (host.st_mode, host.st_uid, host.st_gid)
+    if stat.S_ISDIR(here.st_mode):
+        return "replaced" if entry.opaque else "" if same_kind else "changed"
+    same = same_kind and (here.st_size, here.st_mtime_ns) == (host.st_size, host.st_mtime_ns)
+    return "" if same else "changed"
+
+
+def _is_whiteout(found: os.stat_result) -> bool:
+    """overlayfs.rst, "whiteouts and opaque directories": a character device 0/0."""
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
+
+
+def _count(inside: int) -> str:
+    return f"with {inside} {'entry' if inside == 1 else 'entries'}"
+
+
+def ignoring(more: Iterable[str]) -> tuple[str, ...]:
+    """The default patterns and more."""
+    return (*IGNORED, *more)
