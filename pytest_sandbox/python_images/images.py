@@ -59,19 +59,24 @@ def python_image(
     requirements that cannot be met and an interpreter that does not run there.
     """
     interpreter = find_interpreter(version, origin)
-    with _one_at_a_time(f"python-{interpreter.version}"):
-        base = _interpreter_image(client, interpreter)
+    base = interpreter_image(client, interpreter)
     if not requirements:
         return PythonImage(base, interpreter.version, ())
     lines = packages.resolved(interpreter, requirements, refresh=refresh, offline=offline)
     key = hashlib.sha256("\n".join([interpreter.identity, *lines]).encode()).hexdigest()
     name = f"{base}-{key[:12]}"
-    with _one_at_a_time(key):
+    with one_at_a_time(key):
         if _label(client, name) != key:
             if offline:
                 raise packages.not_here(requirements)
             _build_environment(client, interpreter, lines, base, name, key)
     return PythonImage(name, interpreter.version, lines)
+
+
+def interpreter_image(client: Client, interpreter: Interpreter) -> str:
+    """The name of the image of an interpreter alone, made where it is missing."""
+    with one_at_a_time(f"python-{interpreter.version}"):
+        return _interpreter_image(client, interpreter)
 
 
 def _interpreter_image(client: Client, interpreter: Interpreter) -> str:
@@ -174,7 +179,7 @@ def _label(client: Client, name: str) -> str:
     return str(labels.get(_LABEL, ""))
 
 
-def _one_at_a_time(key: str) -> AbstractContextManager[object]:
+def one_at_a_time(key: str) -> AbstractContextManager[object]:
     """Against the other workers of a test run, and other runs of this user."""
     from filelock import FileLock
 

@@ -53,7 +53,7 @@ def find_interpreter(version: str, origin: Origin = "any") -> Interpreter:
     places = []
     for candidate in _candidates(version, origin):
         places.append(candidate)
-        found = _probed(candidate)
+        found = interpreter_at(candidate)
         if found is not None and f"{found.version}.".startswith(f"{version}."):
             return found
     looked = ", ".join(dict.fromkeys(str(place) for place in places)) or "uv and pyenv know none"
@@ -99,7 +99,7 @@ def _newest_first(found: Iterator[Path]) -> list[Path]:
     return sorted(found, key=version, reverse=True)
 
 
-def _probed(candidate: Path) -> Interpreter | None:
+def interpreter_at(candidate: Path) -> Interpreter | None:
     """What the program says about itself; None for one that does not run here."""
     try:
         command = [str(candidate), "-I", "-S", "-c", _PROBE]

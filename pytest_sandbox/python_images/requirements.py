@@ -116,13 +116,13 @@ def _asked(interpreter: Interpreter, requirements: Sequence[str]) -> Iterator[st
         command = [*_pip(interpreter), "install", "--dry-run", "--ignore-installed", "--quiet"]
         command += ["--disable-pip-version-check", "--report", "-", "-r", file.name]
         for entry in json.loads(_run(command, _RESOLVE))["install"]:
-            yield _pinned(entry)
+            yield pinned(entry)
 
 
 _RESOLVE = "resolve the requirements"
 
 
-def _pinned(entry: Mapping[str, Any]) -> str:
+def pinned(entry: Mapping[str, Any]) -> str:
     """A line for one package of pip's report: pip.pypa.io, "Installation Report"."""
     name, version = entry["metadata"]["name"], entry["metadata"]["version"]
     source = entry["download_info"]
