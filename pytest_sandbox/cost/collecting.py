@@ -8,7 +8,8 @@ import pytest
 
 from pytest_sandbox.cost.events import RECORDER, Recorder, now
 from pytest_sandbox.cost.recording import BAGGAGE, Baggage, Recording, baggage, unpacked
-from pytest_sandbox.cost.run import MAIN, Case, Failure, Run
+from pytest_sandbox.cost.run import MAIN, OUTCOMES, Case, Failure, Run
+from pytest_sandbox.hermetic.escapes.escape import found_in
 from pytest_sandbox.options import options_of
 
 _LOG_LINES = 200
@@ -33,6 +34,7 @@ class Collecting:
         self._recorder = recorder
         self._run = Run(now())
         self._running: dict[tuple[str, str], Case] = {}
+        self._written = ""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -58,6 +60,14 @@ class Collecting:
     def pytest_sessionfinish(self) -> None:
         self._unpack(MAIN, baggage(self._recorder))
         self._run.ended = now()
+        path = options_of(self._config).report
+        if path is None or not self._run.tests:
+            return
+        from pytest_sandbox.cost.page import page
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(self._run, self._config.rootpath.name), encoding="utf-8")
+        self._written = path.as_uri()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         from pytest_sandbox.cost.durations import lines
@@ -68,6 +78,8 @@ class Collecting:
             terminalreporter.section(title)
             for row in rows:
                 terminalreporter.line(row)
+        if self._written:
+            terminalreporter.line(f"sandbox report: {self._written}")
 
     def _unpack(self, worker: str, packed: Baggage) -> None:
         spans, lives = unpacked(packed)
@@ -87,16 +99,13 @@ class Collecting:
         if report.when in ("setup", "call", "teardown"):
             setattr(test, report.when, getattr(test, report.when) + report.duration)
         category = self._config.hook.pytest_report_teststatus(report=report, config=self._config)[0]
-        if category in _WORSE:
-            test.outcome = max(test.outcome, category, key=_WORSE.index)
-        test.properties = [(str(name), str(value)) for name, value in report.user_properties]
+        if category in OUTCOMES:
+            test.outcome = max(test.outcome, category, key=OUTCOMES.index)
+        test.escapes += found_in(report)
         if report.failed:
             test.outcome = "failed" if test.outcome == "passed" else test.outcome
             sections = tuple((str(title), str(text)) for title, text in report.sections)
             test.failures.append(Failure(report.when or "", report.longreprtext, sections))
-
-
-_WORSE = ["passed", "skipped", "xfailed", "xpassed", "rerun", "failed", "error"]
 
 
 def _worker_of(report: pytest.TestReport) -> str:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pytest_sandbox.cost.events import Kind, Life, Phase, Span
+from pytest_sandbox.hermetic.escapes.escape import Escape
 
 MAIN = "main"
 """The worker of a run without pytest-xdist."""
+OUTCOMES = ("passed", "skipped", "xfailed", "xpassed", "rerun", "failed", "error")
+"""Of tests, the worst last."""
 PHASES: tuple[Phase, ...] = ("pull", "build", "snapshot", "start", "ready", "stop")
 
 
@@ -28,7 +31,7 @@ class Case:
     nodeid: str
     worker: str
     outcome: str = "passed"
-    """`passed`, `failed`, `error`, `skipped`, `xfailed`, `xpassed`, `rerun`."""
+    """One of OUTCOMES."""
     start: float = 0.0
     """Seconds since 1970."""
     setup: float = 0.0
@@ -37,7 +40,9 @@ class Case:
     """Seconds."""
     uses: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    properties: list[tuple[str, str]] = field(default_factory=list)
+    escapes: list[Escape] = field(default_factory=list)
+    post_mortem: list[str] = field(default_factory=list)
+    """Commands."""
 
     @property
     def seconds(self) -> float:
