@@ -175,6 +175,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "needs_podman": _command("podman"),
     "needs_umoci": _command("umoci"),
     "needs_openssl": _command("openssl"),
+    "needs_chromium": _command("chromium"),
     "needs_dockerd": _dockerd,
 }
 
