@@ -30,9 +30,8 @@ def has_plans(item: pytest.Item) -> bool:
 
 
 def planned_fixtures(item: pytest.Item) -> list[str]:
-    """Names of the test's fixtures that have a plan."""
-    known = _definitions(item).items()
-    return [name for name, chain in known if chain and is_planned(chain[-1].func)]
+    """Names of the fixtures with a plan that the test will use."""
+    return [name for name, _, _ in _plans(item.session, item)] if has_plans(item) else []
 
 
 def needs_of(session: pytest.Session) -> Needs:

@@ -55,8 +55,9 @@ def _after(classes: frozenset[str], parameters: str) -> frozenset[str]:
         elif number in (1, 22):
             classes = classes - {"c-bold"} | ({"c-bold"} if number == 1 else set())
         elif number in (38, 48):
-            next(codes, None)  # of a palette: 5, and the colour's number
-            next(codes, None)
+            # Of a palette: 5 and the colour's number; else 2 and three of them.
+            for _ in range(3 if next(codes, "") == "2" else 1):
+                next(codes, None)
         elif number == 39 or 30 <= number <= 37 or 90 <= number <= 97:
             classes = classes & {"c-bold"}
             if number != 39:

@@ -102,10 +102,10 @@ class OpenSpan:
         stop = now()
         outer = self._recorder.open_spans()
         outer.remove(self)
-        if outer:
-            outer[-1]._inside += stop - self._start
         if stop - self._start < self._at_least and not self._inside:
             return
+        if outer:
+            outer[-1]._inside += stop - self._start
         own = max(0.0, stop - self._start - self._inside)
         phase, kind = self._about
         self._recorder.note(
