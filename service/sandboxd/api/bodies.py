@@ -41,6 +41,7 @@ _MOUNT = record(
     ),
     TmpfsOptions=record(SizeBytes=integer, Mode=integer, Options=items(_texts)),
     ClusterOptions=anything,
+    Sandbox=record(CopyOnWrite=flag),
 )  # fmt: skip
 
 _DEVICE = record(PathOnHost=text, PathInContainer=text, CgroupPermissions=text)

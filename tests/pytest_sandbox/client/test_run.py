@@ -11,6 +11,7 @@ import pytest
 
 from pytest_sandbox import (
     BadRequest,
+    Bind,
     Client,
     NoSuchImage,
     RunResult,
@@ -51,6 +52,18 @@ def test_paths_that_the_host_image_hides_can_be_shown(client: Client, tmp_path: 
     assert client.run("host", ["cat", path]).exit_code == 1
     assert client.run("host", ["cat", path], show=[tmp_path]).stdout == b"shown"
     assert client.run("host", ["touch", path], show=[tmp_path]).exit_code == 1
+
+
+@pytest.mark.parametrize("image", ["host", "busybox"])
+def test_a_directory_that_is_copy_on_write(
+    client: Client, busybox: str, tmp_path: Path, image: str
+) -> None:
+    (tmp_path / "file").write_text("old")
+    script = f"cd {tmp_path}; printf new > file; cat file"
+    bind = Bind(tmp_path, copy_on_write=True)
+    result = client.run(image, ["sh", "-c", script], volumes={bind: str(tmp_path)})
+    assert (result.stdout, result.stderr) == (b"new", b"")
+    assert (tmp_path / "file").read_text() == "old"
 
 
 def test_signals_count_from_128(client: Client, busybox: str) -> None:
