@@ -1,7 +1,7 @@
-"""One sandbox, as pytest holds it: fresh namespaces whose pid 1 waits and reaps. PYTEST_DONT_REWRITE
+"""One sandbox, as pytest holds it: fresh namespaces whose pid 1 waits and reaps.
 
 The test's process is the sandbox's pid 2 or later, never pid 1: the kernel keeps signals from that
-one (pid_namespaces(7)).
+one (pid_namespaces(7)). PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Shell:
     /dev/shm, the home) are among them; their upper is all that they hold."""
     control: socket = field(repr=False)
     """To pid 1, which lives as long as somebody holds the other end of this."""
-    spec: str = ""
+    spec: str = field(default="", repr=False)
     """Which plan it was built from: shells of one spec are interchangeable."""
     used: int = 0
     """How many test processes have entered it."""

@@ -1,8 +1,8 @@
 """Who looks at a sandbox from outside while a hermetic test runs in it. PYTEST_DONT_REWRITE
 
 A witness sees what the kernel knows, whatever the test's process did: the files that were written
-(`Shell.uppers`), the namespaces (`Shell.pidfd`), the processes. Reports of escapes, post mortems and
-the cost of a run are witnesses.
+(`Shell.uppers`), the namespaces (`Shell.pidfd`), the processes. Reports of escapes, post mortems
+and the cost of a run are witnesses.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WITNESSES = pytest.StashKey[list[Witness]]()
 
 
 def witnesses(config: pytest.Config) -> list[Witness]:
-    """Those of this run. Register before the first test: in pytest_configure or after collection."""
+    """Those of this run. Register before the first test: in pytest_configure, after collection."""
     return config.stash.setdefault(_WITNESSES, [])
 
 

@@ -107,11 +107,58 @@ def enter_outer_namespace(idmap: IdMap) -> None:
     A child that stays outside writes the map, since newuidmap(1) must run there. Mounts made
     outside later still arrive; mounts made here stay here. Raises OSError with the failing step.
     """
+    _enter((idmap,))
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    mount.make_slave()
+
+
+def enter_as_oneself(*, nested: bool = False) -> tuple[str, str]:
+    """Move this single-threaded process into a user and a mount namespace, under its own ids.
+
+    Every id is the same inside: this user's, and of a subordinate range where newuidmap(1) gives
+    it; root's are all that root has. `nested`: this process has just entered another user's
+    namespace of its own, where it is id 0, and the ids are those outside of that. Returns what is
+    written to uid_map and gid_map of a namespace within, for the same ids again. Raises OSError.
+    """
+    _enter(_around() if nested else _as_oneself())
+    return _same_again("uid"), _same_again("gid")
+
+
+def _as_oneself() -> tuple[IdMap, ...]:
+    """The identity maps that this user may have here, the widest first."""
+    if os.geteuid() == 0:
+        return (choose(),)
+    maps = []
+    for idmap in dict.fromkeys((choose(), single())):
+        uids, gids = (
+            tuple((outside, outside, count) for _, outside, count in ids)
+            for ids in (idmap.uids, idmap.gids)
+        )
+        maps.append(IdMap(idmap.kind, uids, gids))
+    return tuple(maps)
+
+
+def _around() -> tuple[IdMap, ...]:
+    """The map that gives each id of this namespace the number that it has outside."""
+    uids, gids = (
+        tuple((outside, inside, count) for inside, outside, count in _extents(kind))
+        for kind in ("uid", "gid")
+    )
+    return (IdMap("root", uids, gids),)
+
+
+def _same_again(kind: str) -> str:
+    return "".join(f"{inside} {inside} {count}\n" for inside, _, count in _extents(kind))
+
+
+def _enter(maps: tuple[IdMap, ...]) -> None:
+    """Into fresh namespaces with the first of the maps that a child outside can write."""
     asked, told = os.pipe(), os.pipe()
     target = os.getpid()
     writer = os.fork()
     if writer == 0:
-        _write_outer_map_in_child(idmap, target, asked, told)
+        _write_outer_map_in_child(maps, target, asked, told)
     try:
         os.close(asked[0])
         os.close(told[1])
@@ -123,23 +170,24 @@ def enter_outer_namespace(idmap: IdMap) -> None:
         os.close(told[0])
         os.waitpid(writer, 0)
     if complaint:
-        raise PermissionError(f"map ids ({idmap.kind}): {complaint}")
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    mount.make_slave()
+        raise PermissionError(f"map ids ({maps[-1].kind}): {complaint}")
 
 
 def _write_outer_map_in_child(
-    idmap: IdMap, target: int, asked: tuple[int, int], told: tuple[int, int]
+    maps: tuple[IdMap, ...], target: int, asked: tuple[int, int], told: tuple[int, int]
 ) -> None:
     os.close(asked[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    detail = b""
     if os.read(asked[0], 1):
-        try:
-            _write_map(idmap, target)
-        except (OSError, subprocess.CalledProcessError) as error:
-            detail = getattr(error, "stderr", b"") or str(error).encode()
-            os.write(told[1], detail[:4000])
+        for idmap in maps:
+            try:
+                _write_map(idmap, target)
+                detail = b""
+                break
+            except (OSError, subprocess.CalledProcessError) as error:
+                detail = getattr(error, "stderr", b"") or str(error).encode()
+        os.write(told[1], detail[:4000])
     os._exit(0)
 
 
@@ -173,11 +221,12 @@ def _identity(extents: tuple[tuple[int, int, int], ...]) -> str:
 
 def _inherited(kind: str) -> tuple[tuple[int, int, int], ...]:
     """Root's own ids, as far as the namespace that root lives in has them."""
-    return tuple((inside, inside, count) for inside, count in _own_extents(kind))
+    return tuple((inside, inside, count) for inside, _, count in _extents(kind))
 
 
-def _own_extents(kind: str) -> Iterator[tuple[int, int]]:
+def _extents(kind: str) -> Iterator[tuple[int, int, int]]:
+    """(inside, outside, count) of this process's namespace: user_namespaces(7)."""
     with open(f"/proc/self/{kind}_map") as lines:
         for line in lines:
-            inside, _, count = (int(field) for field in line.split())
-            yield inside, count
+            inside, outside, count = (int(field) for field in line.split())
+            yield inside, outside, count

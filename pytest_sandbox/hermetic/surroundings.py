@@ -1,0 +1,63 @@
+"""What of this run the plan of a sandbox depends on. PYTEST_DONT_REWRITE"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pytest_sandbox.hermetic.plan import Host, Plan, build
+from pytest_sandbox.hermetic.settings import Asked
+
+
+class Surroundings:
+    """The plans of this run's sandboxes, one for each set of wishes."""
+
+    def __init__(self, session: pytest.Session, sockets: tuple[str, ...] = ()) -> None:
+        self._session = session
+        self._sockets = sockets
+        self._host: Host | None = None
+        self._base = ""
+        self._plans: dict[tuple[object, ...], Plan] = {}
+
+    def plan(self, asked: Asked) -> Plan:
+        """What a sandbox for this looks like."""
+        key = (asked.paths, asked.network)
+        if key not in self._plans:
+            if self._host is None:
+                self._host = Host.here(self._visible(), self._sockets)
+            network = asked.network != "host"
+            self._plans[key] = build(self._host, asked.paths, network=network)
+        return self._plans[key]
+
+    def look_again(self) -> bool:
+        """Whether sandboxes that were built before must not be used: fixtures may have written
+        below pytest's own temporary directory, which all must see."""
+        base = _basetemp(self._session.config)
+        if base == "" or (base == self._base and self._host is None):
+            return False
+        self._base, self._host = base, None
+        self._plans.clear()
+        return True
+
+    def _visible(self) -> Iterator[str]:
+        config = self._session.config
+        yield str(config.rootpath)
+        yield str(config.invocation_params.dir)
+        yield from (sys.prefix, sys.base_prefix, os.path.dirname(sys.executable))
+        yield from (os.path.abspath(path) for path in sys.path if path)
+        yield from {str(item.path.parent) for item in self._session.items}
+        factory: Any = getattr(config, "_tmp_path_factory", None)
+        given = getattr(factory, "_given_basetemp", None)
+        if given is not None:
+            yield str(given.parent)
+        yield _basetemp(config)
+
+
+def _basetemp(config: pytest.Config) -> str:
+    """pytest's temporary directory, if something has been put there; else empty."""
+    made = getattr(getattr(config, "_tmp_path_factory", None), "_basetemp", None)
+    return "" if made is None else str(made)

@@ -1,0 +1,170 @@
+"""The zygote: pytest's process, forked once, which forks each test's process into its sandbox.
+
+Only a process in the user namespace that owns the sandboxes may have its children born in one, and
+pytest itself stays outside. Everything here but `Zygote` runs in that fork. PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import warnings
+from collections import deque
+from typing import Any, Final, NoReturn
+
+import pytest
+
+from pytest_sandbox.hermetic import child, descriptors, memory, messages
+from sandboxd.linux import capabilities, namespaces, process
+
+ROOTS: Final = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETUID",
+)
+"""What root's tests hold in their sandbox: owners and modes, as their files have them; nothing that
+could take a mount or the network apart. Another user's hold nothing."""
+
+
+class Zygote:
+    """Pytest's hold on it: asks for forks, hears of ends."""
+
+    def __init__(self, session: pytest.Session, joined: int | None, kept: frozenset[int]) -> None:
+        """Fork it. `joined`: the pidfd of the maker, whose user namespace it enters; None: none,
+        and its children are plain forks. `kept`: descriptors that fixtures hold."""
+        ours, theirs = messages.pair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The threads that are there are told by pytest_sandbox.hermetic.threads, by name.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
+        if self.pid == 0:
+            ours.close()
+            _become_in_child(session, theirs, joined, kept)
+        theirs.close()
+        self._end = ours
+        self._ended: deque[tuple[int, int, str]] = deque()
+
+    def fileno(self) -> int:
+        """Readable when a process has ended."""
+        return self._end.fileno()
+
+    def fork(self, number: int, shell: int | None, network: bool, end: socket.socket) -> None:
+        """Ask for a process in the sandbox of the pidfd `shell`, with `end` to talk to us.
+
+        `number` names it in what `ended` returns. `network`: whether the sandbox has its own.
+        """
+        fds = [end.fileno()] if shell is None else [end.fileno(), shell]
+        messages.send(self._end, ("fork", number, network), fds)
+
+    def ended(self) -> tuple[int, int, str]:
+        """(number, wait status, why it never began) of the next process that has ended; waits.
+
+        When the zygote itself has died: (-1, its wait status, …).
+        """
+        try:
+            (_, number, status, why), _ = messages.receive(self._end)
+        except (EOFError, OSError):
+            return -1, self._wait(), "the zygote died"
+        return number, status, why
+
+    def close(self) -> None:
+        """End it: it has no children any more, or they die with it."""
+        self._end.close()
+        self._wait()
+
+    def _wait(self) -> int:
+        try:
+            return os.waitpid(self.pid, 0)[1]
+        except ChildProcessError:
+            return 0
+
+
+def _become_in_child(
+    session: pytest.Session, control: socket.socket, joined: int | None, kept: frozenset[int]
+) -> NoReturn:
+    """Never returns, whatever happens: the caller's stack is pytest's."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if joined is not None:
+            namespaces.setns(joined, namespaces.CLONE_NEWUSER)
+            capabilities.drop_bounding(ROOTS if os.geteuid() == 0 else ())
+        process.set_parent_death_signal(signal.SIGKILL)
+        descriptors.clean_in_child(session.config, kept | {control.fileno()})
+        child.prepare_in_zygote(session)
+        memory.settle(len(session.items))
+        gc.freeze()
+        _serve_in_child(session, control)
+    except EOFError:
+        os._exit(0)
+    except BaseException as error:
+        os.write(2, f"hermetic: the zygote failed: {error!r}\n".encode())
+        os._exit(1)
+
+
+def _serve_in_child(session: pytest.Session, control: socket.socket) -> NoReturn:
+    """Fork and reap until pytest is gone."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    running: dict[int, tuple[int, int]] = {}
+    while True:
+        for fd, _ in poll.poll():
+            if fd != control.fileno():
+                number, pid = running.pop(fd)
+                poll.unregister(fd)
+                os.close(fd)
+                _, status = os.waitpid(pid, 0)
+                messages.send(control, ("ended", number, status, ""))
+                continue
+            (_, number, network), fds = messages.receive(control)
+            try:
+                pid = _fork_in_child(session, control, fds, network=network, others=running)
+            except OSError as error:
+                messages.send(control, ("ended", number, 0, str(error)))
+            else:
+                held = os.pidfd_open(pid)
+                running[held] = number, pid
+                poll.register(held, select.POLLIN)
+            finally:
+                for received in fds:
+                    os.close(received)
+
+
+def _fork_in_child(
+    session: pytest.Session,
+    control: socket.socket,
+    fds: list[int],
+    *,
+    network: bool,
+    others: dict[int, Any],
+) -> int:
+    end, *shell = fds
+    if shell:
+        # Repeatable, unlike unshare(2): the next child is born there, and this process stays.
+        namespaces.setns(shell[0], namespaces.CLONE_NEWPID)
+    pid = os.fork()
+    if pid == 0:
+        if shell:
+            flags = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID
+            if not network:
+                flags &= ~namespaces.CLONE_NEWNET
+            namespaces.setns(shell[0], flags)
+            capabilities.set_exactly(ROOTS if os.geteuid() == 0 else ())
+            os.close(shell[0])
+        control.close()
+        for other in others:
+            os.close(other)
+        process.set_parent_death_signal(signal.SIGKILL)
+        child.run_in_child(session, socket.socket(fileno=end))
+    return pid
