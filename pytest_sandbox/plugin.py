@@ -19,6 +19,7 @@ from pytest_sandbox.options import LOCK_FLAG, add_options, options_of
 if TYPE_CHECKING:
     from pytest_sandbox.client.session import Client
 
+pytest_plugins = ("pytest_sandbox.hermetic.hooks",)
 
 MARKER = (
     "sandbox(*, env=None, image=None, timeout=None, log_lines=None): "
