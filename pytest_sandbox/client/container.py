@@ -115,6 +115,11 @@ class Container:
         """Start a prepared command; the stream to it, which the caller closes."""
         return self._client.attach(f"/exec/{exec_id}/start", body={"Detach": False, "Tty": tty})
 
+    def exec_inspect(self, exec_id: str) -> dict[str, Any]:
+        """Docker's JSON for a command of `create_exec`: `Running`, `ExitCode`, `Pid`…"""
+        found: dict[str, Any] = self._client.call("GET", f"/exec/{exec_id}/json")
+        return found
+
     def attach(
         self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True, logs: bool = False
     ) -> Attachment:
