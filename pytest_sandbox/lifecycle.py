@@ -47,8 +47,8 @@ def await_ready(request: pytest.FixtureRequest) -> OpenSpan:
 
 
 def _span(phase: Phase, request: pytest.FixtureRequest) -> OpenSpan:
-    name = request.fixturename or "container"
-    return recorder_of(request.config).span(phase, "container", name, scope=request.scope)
+    recorder, name = recorder_of(request.config), request.fixturename or "container"
+    return recorder.span(phase, "container", f"{recorder.home}::{name}", name, request.scope)
 
 
 def _leave(request: pytest.FixtureRequest, client: Client, launch: Launch) -> None:

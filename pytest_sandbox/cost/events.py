@@ -33,7 +33,7 @@ class Span(NamedTuple):
     phase: Phase
     kind: Kind
     key: str
-    """What is the same for all who share it: an image's name, a snapshot's key, a fixture."""
+    """What is the same for all who share it: an image's name, a snapshot's key, `HOME::FIXTURE`."""
     label: str
     """What a person calls it."""
     scope: str
@@ -54,6 +54,8 @@ class Life(NamedTuple):
     name: str
     fixture: str
     """Empty for one that a test made by hand."""
+    home: str
+    """Node id of what the fixture is defined in."""
     scope: str
     test: str
     image: str
@@ -125,6 +127,8 @@ class Recorder:
         """Node id of the test that runs now."""
         self.fixture = ""
         """Name of the fixture that is set up now."""
+        self.home = ""
+        """Node id of what that fixture is defined in; empty for one of a plugin."""
         self._owner = os.getpid()
         self._spans: list[Span] = []
         self._lives: list[Life] = []

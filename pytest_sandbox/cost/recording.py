@@ -71,15 +71,15 @@ class Recording:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        recorder, outer = self._recorder, self._recorder.fixture
-        recorder.fixture = fixturedef.argname
-        name = fixturedef.argname
+        recorder, name = self._recorder, fixturedef.argname
+        outer = recorder.fixture, recorder.home
+        recorder.fixture, recorder.home = name, fixturedef.baseid
         span = recorder.span("setup", "fixture", name, scope=request.scope, at_least=SHORTEST)
         try:
             with span:
                 return (yield)
         finally:
-            recorder.fixture = outer
+            recorder.fixture, recorder.home = outer
 
     def pytest_sessionfinish(self) -> None:
         if (output := getattr(self._config, "workeroutput", None)) is not None:

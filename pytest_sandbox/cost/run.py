@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -72,6 +73,8 @@ class Resource(NamedTuple):
 
     kind: Kind
     label: str
+    home: str
+    """Node id of what a fixture is defined in."""
     scope: str
     times: int
     """How many times it was made; images and snapshots are made once."""
@@ -94,7 +97,7 @@ def resources(run: Run) -> list[Resource]:
             scope = span.scope if span.kind == "container" else ""
             grouped.setdefault((span.kind, span.key, scope), []).append(span)
     found = [_resource(kind, scope, spans) for (kind, _, scope), spans in grouped.items()]
-    return sorted(found, key=lambda resource: -resource.total)
+    return sorted(_told_apart(found), key=lambda resource: -resource.total)
 
 
 def _resource(kind: Kind, scope: str, spans: list[Span]) -> Resource:
@@ -105,7 +108,19 @@ def _resource(kind: Kind, scope: str, spans: list[Span]) -> Resource:
             seconds[phase] = sum(s.own for s in ours) if kind == "container" else _covered(ours)
     made = sum(span.phase == "start" for span in spans) if kind == "container" else 1
     labels = dict.fromkeys(span.label for span in spans)
-    return Resource(kind, ", ".join(labels), scope, max(made, 1), seconds)
+    home = spans[0].key.rpartition("::")[0] if kind == "container" else ""
+    return Resource(kind, ", ".join(labels), home, scope, max(made, 1), seconds)
+
+
+def _told_apart(found: list[Resource]) -> list[Resource]:
+    """Fixtures of one name say where they are defined."""
+    names = Counter((each.kind, each.label, each.scope) for each in found)
+    return [
+        each._replace(label=f"{each.label} of {each.home}")
+        if each.home and names[each.kind, each.label, each.scope] > 1
+        else each
+        for each in found
+    ]
 
 
 def _covered(spans: Iterable[Span]) -> float:

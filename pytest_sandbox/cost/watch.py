@@ -44,7 +44,8 @@ class Watch:
         self._started[container.id] = Life(
             container.id,
             container.name,
-            request.fixturename or "",
+            request.fixturename or "container",
+            self._recorder.home,
             request.scope,
             self._recorder.test,
             "",
@@ -79,8 +80,8 @@ class Watch:
             start, stop = times.get("create", life.start), times.get("destroy", 0.0)
             self._recorder.lived(life._replace(start=start, stop=stop or left))
             if stop > left:
-                name = life.fixture or life.name
-                self._recorder.note("stop", "container", name, name, life.scope, left, stop)
+                key = f"{life.home}::{life.fixture}"
+                self._recorder.note("stop", "container", key, life.fixture, life.scope, left, stop)
         for id in made_by_hand & told.keys():
             self._by_hand(id, told[id])
         self._known |= made_by_hand
@@ -110,7 +111,7 @@ class Watch:
         state = f"exit code {told['exitCode']}" if "exitCode" in told else "running"
         label = f"by hand, of {image}"
         self._recorder.lived(
-            Life(id, str(told.get("name", "")), "", "", "", image, start, stop, state, "")
+            Life(id, str(told.get("name", "")), "", "", "", "", image, start, stop, state, "")
         )
         if "start" in told:
             self._recorder.note("start", "container", label, label, "", start, told["start"])

@@ -68,7 +68,7 @@ def _database(run: Run, worker: str, start: float) -> None:
     run.spans += [(worker, snapshot), (worker, _span("start", "container", "pg", start + 0.9, 0.1))]
     run.spans.append((worker, _span("ready", "container", "pg", start + 1.0, 0.3)))
     life = Life(
-        f"pg{worker}", f"pg-{worker}", "pg", "session", "", "postgres:17", start + 0.9, 0.0,
+        f"pg{worker}", f"pg-{worker}", "pg", "", "session", "", "postgres:17", start + 0.9, 0.0,
         "running", f"LOG: ready\n{HOSTILE}\n",
     )  # fmt: skip
     run.lives.append((worker, life))
@@ -83,7 +83,7 @@ def _cache(dice: random.Random, run: Run, case: Case) -> None:
         run.spans.append((case.worker, span))
         begin = span.stop
     life = Life(
-        f"c{case.nodeid}", f"cache-{dice.randrange(16**6):06x}", "cache", "function", case.nodeid,
+        case.nodeid, f"cache-{dice.randrange(16**6):06x}", "cache", "", "function", case.nodeid,
         "redis:7", case.start, case.start + case.seconds, "exit code 137, SIGKILL", HOSTILE * 2,
     )  # fmt: skip
     run.lives.append((case.worker, life))

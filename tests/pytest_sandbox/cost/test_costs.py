@@ -48,6 +48,14 @@ def test_containers_of_a_fixture_add_up_without_what_they_waited_for() -> None:
     ]
 
 
+def test_fixtures_of_one_name_are_told_apart() -> None:
+    run = Run(0.0)
+    for home in ("", "a", "b.py"):
+        span = Span("start", "container", f"{home}::web", "web", "module", 1.0, 2.0, 1.0, "")
+        run.spans.append(("main", span))
+    assert [each.label for each in resources(run)] == ["web", "web of a", "web of b.py"]
+
+
 def test_a_span_knows_what_was_inside_it() -> None:
     recorder = Recorder(log_lines=0)
     with recorder.span("start", "container", "web"):
