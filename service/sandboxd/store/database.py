@@ -54,6 +54,9 @@ class Documents:
         rows = self._database.execute(f"SELECT json FROM {self._table} WHERE id = ?", (key,))
         return self._parsed(rows[0][0]) if rows else None
 
+    def has(self, key: str) -> bool:
+        return bool(self._database.execute(f"SELECT 1 FROM {self._table} WHERE id = ?", (key,)))
+
     def all(self) -> dict[str, Document]:
         """Every document by id, in the order in which they were put."""
         rows = self._database.execute(f"SELECT id, json FROM {self._table} ORDER BY rowid")

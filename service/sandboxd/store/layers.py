@@ -41,7 +41,7 @@ class Layers:
 
     def has(self, diff_id: str) -> bool:
         """Whether the layer was published completely."""
-        return self._database.layers.get(diff_id) is not None and self.path(diff_id).is_dir()
+        return self._database.layers.has(diff_id) and self.path(diff_id).is_dir()
 
     def metadata(self, diff_id: str) -> Document:
         """What `publish` was given. Raises NotFound."""

@@ -25,6 +25,7 @@ RULES: Final = 1
 
 _FRESH: Final = 3600.0
 """Seconds for which a row counts as just used: most hits need no write."""
+_KNOWN_MAX: Final = 10_000
 
 
 def step_key(*ingredients: Any) -> str:
@@ -47,27 +48,45 @@ class StepCache:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._known: dict[str, tuple[CachedStep, float]] = {}
+        """Rows that were read or written, with the time of their last use."""
 
     def find(self, key: str, pin: Callable[[str], None]) -> CachedStep | None:
         """A step that was made, its layer pinned by `pin`; None where the layer is gone."""
-        rows = self._store.database.build_cache
-        row = rows.get(key)
-        if row is None:
+        found = self._row(key)
+        if found is None:
             return None
-        if row["layer"]:
-            pin(row["layer"])
-            if not self._store.layers.has(row["layer"]):
-                rows.delete(key)
+        step, used = found
+        if step.layer:
+            pin(step.layer)
+            if not self._store.layers.has(step.layer):
+                self._known.pop(key, None)
+                self._store.database.build_cache.delete(key)
                 return None
-        if time.time() - row["used"] > _FRESH:
-            self.record(key, CachedStep(row["layer"], row["created"]))
-        return CachedStep(row["layer"], row["created"])
+        if time.time() - used > _FRESH:
+            self.record(key, step)
+        return step
 
     def record(self, key: str, step: CachedStep) -> None:
-        row = {"layer": step.layer, "created": step.created, "used": time.time()}
+        now = time.time()
+        row = {"layer": step.layer, "created": step.created, "used": now}
         # In a transaction of its own kind: outside of one, the last one's sync would be repeated.
         with self._store.database.transaction():
             self._store.database.build_cache.put(key, row)
+        self._remember(key, step, now)
+
+    def _row(self, key: str) -> tuple[CachedStep, float] | None:
+        if key not in self._known:
+            row = self._store.database.build_cache.get(key)
+            if row is None:
+                return None
+            self._remember(key, CachedStep(row["layer"], row["created"]), row["used"])
+        return self._known[key]
+
+    def _remember(self, key: str, step: CachedStep, used: float) -> None:
+        self._known[key] = step, used
+        while len(self._known) > _KNOWN_MAX:
+            del self._known[next(iter(self._known))]
 
     @asynccontextmanager
     async def one_at_a_time(self, key: str) -> AsyncIterator[None]:
@@ -90,6 +109,7 @@ class StepCache:
         with self._store.database.releasing():
             for key in gone:
                 rows.delete(key)
+                self._known.pop(key, None)
         return gone
 
 

@@ -170,8 +170,13 @@ def walk(node: Node, wanted: Wanted) -> Iterator[tuple[Parts, Node]]:
 def _walk(node: Node, prefix: Parts, wanted: Wanted) -> Iterator[tuple[Parts, Node]]:
     if len(prefix) > _DEPTH_MAX:
         raise BadRequest("/".join(prefix)[:80], f"nested deeper than {_DEPTH_MAX} directories")
+    is_alone = len(node.stack) == 1
     for name in names(node):
         path = (*prefix, name)
+        if is_alone and (leaf := _leaf(node.stack[0], name)) is not None:
+            if wanted(path, False) and not is_whiteout(leaf.status):
+                yield path, leaf
+            continue
         with ExitStack() as held:
             entry = child(held, node, name)
             verdict = entry is not None and wanted(path, entry.is_directory)
@@ -184,6 +189,15 @@ def _walk(node: Node, prefix: Parts, wanted: Wanted) -> Iterator[tuple[Parts, No
                 yield path, entry
                 yield first
             yield from below
+
+
+def _leaf(directory: int, name: str) -> Node | None:
+    """The entry of a directory that no other layer has, if it is no directory itself."""
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return None if stat.S_ISDIR(status.st_mode) else Node(status, directory, name)
 
 
 def _kept(held: ExitStack, fd: int) -> int:
