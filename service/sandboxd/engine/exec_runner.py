@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from sandboxd.engine.attachments import Outlet
+from sandboxd.engine.attended import attended
 from sandboxd.engine.container import Container
 from sandboxd.engine.execs import Exec, Execs
 from sandboxd.engine.logs import Log
-from sandboxd.engine.program import Program
 from sandboxd.engine.runner import RunResult
 from sandboxd.engine.stdin import Stdin
 from sandboxd.errors import StartFailed
-
-_PATIENCE: Final = 0.002
-"""Seconds, as in `runner`: the output of a quick command is read once, at its end."""
 
 
 class ExecRunner:
@@ -53,33 +50,11 @@ class ExecRunner:
 
     async def _finish(self, exec_: Exec, log: Log, timeout: float | None, data: bytes) -> bool:
         """Wait for the end; whether it was the timeout that brought it."""
-        loop = asyncio.get_running_loop()
-        exec_.over = loop.create_future()
+        over = exec_.over = asyncio.get_running_loop().create_future()
         feed = Stdin() if data else None
         program = await self._execs.begin(exec_, Outlet(log), feed)
-        late: list[bool] = []
-        timers = [loop.call_later(_PATIENCE, program.watch)]
-        if timeout is not None:
-            timers.append(loop.call_later(timeout, _kill_late, program, late))
-        feeder = loop.create_task(_fed(feed, data)) if feed else None
         try:
-            await exec_.over
+            return await attended(program, over, feed, data, timeout)
         except asyncio.CancelledError:
             program.kill(signal.SIGKILL)
             raise
-        finally:
-            for timer in timers:
-                timer.cancel()
-            if feeder:
-                feeder.cancel()
-        return bool(late)
-
-
-def _kill_late(program: Program, late: list[bool]) -> None:
-    if program.kill(signal.SIGKILL):
-        late.append(True)
-
-
-async def _fed(stdin: Stdin, data: bytes) -> None:
-    await stdin.write(data)
-    await stdin.close()

@@ -64,8 +64,9 @@ class Program:
         return cls(running, output, stdin, terminal)
 
     def watch(self) -> None:
-        """From now on pass on what the program writes as it comes."""
-        self._output.watch()
+        """From now on pass on what the program writes as it comes; nothing once it is over."""
+        if self.running.pidfd >= 0:
+            self._output.watch()
 
     def kill(self, signal: int) -> bool:
         """Send a signal by pidfd; False when the process is gone."""

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
+from sandboxd.engine.attended import attended
 from sandboxd.engine.container import Container
 from sandboxd.engine.creation import Creation
 from sandboxd.engine.leases import Lease
 from sandboxd.engine.lifecycle import Lifecycle
-
-_PATIENCE: Final = 0.002
-"""Seconds in which a quick command's output may stay in its pipes, to be read once at its end.
-
-Longer ones are read as they write. It spares a quick command six turns of the event loop.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,7 @@ class Runner:
         ended = container.wait("next-exit")
         try:
             await self._lifecycle.start(container, watch=False)
-            timed_out = await self._finish(container, ended, timeout, stdin)
+            timed_out = await attended(container.program, ended, container.stdin, stdin, timeout)
             stdout, stderr = container.log.collected()
         except BaseException:
             self._give_up(container)
@@ -68,29 +62,6 @@ class Runner:
         self._lifecycle.discard(container, volumes=True)
         return RunResult(ended.result(), stdout, stderr, container.id, timed_out, oom, truncated)
 
-    async def _finish(
-        self,
-        container: Container,
-        ended: asyncio.Future[int],
-        timeout: float | None,
-        stdin: bytes,
-    ) -> bool:
-        """Wait for the end; whether it was the timeout that brought it."""
-        loop = asyncio.get_running_loop()
-        timers = [loop.call_later(_PATIENCE, _watch, container)]
-        late: list[bool] = []
-        if timeout is not None:
-            timers.append(loop.call_later(timeout, _kill_late, container, late))
-        feeder = loop.create_task(_feed(container, stdin)) if stdin else None
-        try:
-            await ended
-        finally:
-            for timer in timers:
-                timer.cancel()
-            if feeder:
-                feeder.cancel()
-        return bool(late)
-
     def _give_up(self, container: Container) -> None:
         """Kill it, and let its end remove it; nobody waits."""
         if container.program is None:
@@ -98,19 +69,3 @@ class Runner:
             return
         container.auto_remove = True
         container.program.kill(signal.SIGKILL)
-
-
-def _watch(container: Container) -> None:
-    if container.program:
-        container.program.watch()
-
-
-def _kill_late(container: Container, late: list[bool]) -> None:
-    if container.program and container.program.kill(signal.SIGKILL):
-        late.append(True)
-
-
-async def _feed(container: Container, data: bytes) -> None:
-    assert container.stdin is not None
-    await container.stdin.write(data)
-    await container.stdin.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -49,6 +50,8 @@ class Running:
 
     def kill(self, signal: int) -> None:
         """pidfd_send_signal(2). Raises ProcessLookupError when the process is gone."""
+        if self.pidfd < 0:
+            raise ProcessLookupError(errno.ESRCH, "the process is gone, and its descriptor too")
         pidfd.pidfd_send_signal(self.pidfd, signal)
 
     def close(self) -> None:
