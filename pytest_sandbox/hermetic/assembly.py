@@ -51,6 +51,8 @@ def _foundation(skeleton: str, kind: str, *arguments: Any) -> None:
         _touch(skeleton + arguments[0])
     elif kind in ("overlay", "fresh"):
         _directories(skeleton + arguments[1])
+    elif kind == "text":
+        _directories(os.path.dirname(skeleton + arguments[0]))
     elif kind == "directory":
         path, mode = arguments
         _directories(skeleton + path)
@@ -118,6 +120,26 @@ def _nothing(stage: str, *arguments: Any) -> None:
         _ensure_directory(f"{stage}/root{path}")
 
 
+def _text(stage: str, path: str, content: str) -> None:
+    """A file with that content in place of what the host has; over it, where it is a mount."""
+    target = f"{stage}/root{path}"
+    try:
+        if os.path.lexists(target):
+            os.unlink(target)
+        _write(target, content)
+    except OSError:
+        _write(f"{stage}/text", content)
+        _attach(target, f"{stage}/text", recursive=False)
+
+
+def _write(path: str, content: str) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, content.encode())
+    finally:
+        os.close(fd)
+
+
 def _proc(stage: str, path: str) -> None:
     kernel_mounts.mount_proc(f"{stage}/root{path}")
 
@@ -145,6 +167,7 @@ _OPERATIONS: Final[dict[str, Any]] = {
     "bind": _bind,
     "tree": _tree,
     "link": _nothing,
+    "text": _text,
     "directory": _nothing,
     "proc": _proc,
     "sys": _sys,

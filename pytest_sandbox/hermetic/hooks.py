@@ -9,15 +9,52 @@ from __future__ import annotations
 import pytest
 
 from pytest_sandbox.hermetic import settings
+from pytest_sandbox.hermetic.escapes import settings as escapes
+from pytest_sandbox.post_mortem import settings as post_mortem
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     settings.add_options(parser)
+    escapes.add_options(parser)
+    post_mortem.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", settings.MARKER)
     settings.default_scope(config)
+    post_mortem.bounds(config)
+    if escapes.report_settings(config) is not None and not hasattr(config, "workerinput"):
+        from pytest_sandbox.hermetic.escapes.registration import report_at_the_end
+
+        report_at_the_end(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """With pytest-xdist, whose workers have no header; else it is said after the collection."""
+    if settings.default_scope(config) and config.pluginmanager.has_plugin("dsession"):
+        return _what_is_missing(config)
+    return None
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
+    scope = settings.default_scope(config)
+    if not config.option.collectonly and (scope or any(map(_is_marked, items))):
+        return _what_is_missing(config)
+    return None
+
+
+def _is_marked(item: pytest.Item) -> bool:
+    return item.get_closest_marker("hermetic") is not None
+
+
+def _what_is_missing(config: pytest.Config) -> str | None:
+    from pytest_sandbox.hermetic.denied import sandboxes_possible
+
+    if (why := sandboxes_possible(config)) is None:
+        return None
+    from pytest_sandbox.hermetic.landlocked import describe
+
+    return describe(why)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,9 +72,7 @@ def pytest_collection(session: pytest.Session) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
-    if settings.default_scope(session.config) or any(
-        item.get_closest_marker("hermetic") for item in session.items
-    ):
+    if settings.default_scope(session.config) or any(map(_is_marked, session.items)):
         from pytest_sandbox.hermetic.loop import begin
 
         begin(session)

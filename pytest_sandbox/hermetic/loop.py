@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from pytest_sandbox.hermetic import onlookers
 from pytest_sandbox.hermetic.denied import sandboxes_possible, workshop_of
+from pytest_sandbox.hermetic.landlocked import confine_forks
 from pytest_sandbox.hermetic.runner import Runner
 from pytest_sandbox.hermetic.settings import Asked, asked_of, default_scope, require_full
 from pytest_sandbox.hermetic.units import Unit, node_of, unit_of
@@ -35,6 +37,10 @@ def begin(session: pytest.Session) -> None:
     denied = sandboxes_possible(config)
     if denied and require_full(config):
         raise pytest.UsageError(f"--hermetic-require=full: {denied}")
+    if denied:
+        confine_forks(config)
+    else:
+        onlookers.bring(session, asked)
     runner = Runner(
         session, None if denied else workshop_of(config), ahead=_has_a_core_to_spare(config)
     )

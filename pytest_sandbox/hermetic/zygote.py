@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 import pytest
 
 from pytest_sandbox.hermetic import child, descriptors, memory, messages
+from pytest_sandbox.hermetic.witness import zygote_preparations
 from sandboxd.linux import capabilities, namespaces, process
 
 ROOTS: Final = (
@@ -99,6 +100,8 @@ def _become_in_child(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if joined is not None:
             namespaces.setns(joined, namespaces.CLONE_NEWUSER)
+            for prepare in zygote_preparations(session.config):
+                prepare()
             capabilities.drop_bounding(ROOTS if os.geteuid() == 0 else ())
         process.set_parent_death_signal(signal.SIGKILL)
         descriptors.clean_in_child(session.config, kept | {control.fileno()})

@@ -123,9 +123,12 @@ class Shelf:
 
 def remove_tree(path: Path) -> None:
     """Also where directories forbid it: they are ours."""
-    for directory, _, _ in os.walk(path):
-        with suppress(OSError):
-            os.chmod(directory, stat.S_IRWXU)
+    with suppress(OSError):
+        os.chmod(path, stat.S_IRWXU)
+    for directory, names, _ in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                os.chmod(os.path.join(directory, name), stat.S_IRWXU, follow_symlinks=False)
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 
@@ -19,8 +19,8 @@ class ReportSettings(NamedTuple):
     """More patterns for names (or, with a slash, whole paths) that no report mentions."""
 
 
-def add_options(group: Any, parser: pytest.Parser) -> None:
-    """Into pytest's option group."""
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sandbox", "throwaway containers (pytest-sandbox)")
     group.addoption(
         FLAG,
         default=None,

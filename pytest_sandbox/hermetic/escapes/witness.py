@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,9 +35,11 @@ class EscapeWitness:
         self._settings, self._watch = settings, watch
         self._ignored = ignoring(settings.ignored)
         self._sandboxes: dict[Shell, _Sandbox] = {}
+        self._fresh_of: dict[str, frozenset[str]] = {}
 
     def sandbox_ready(self, shell: Shell, nodeid: str) -> None:
-        self._sandboxes[shell] = _Sandbox(Writes(shell.uppers, shell.layout, self._ignored))
+        writes = Writes(shell.uppers, shell.layout, self._fresh(shell.spec), self._ignored)
+        self._sandboxes[shell] = _Sandbox(writes)
         if self._watch is not None:
             try:
                 self._watch.serve_names(shell.pidfd)
@@ -67,6 +70,14 @@ class EscapeWitness:
     def sandbox_ends(self, shell: Shell, nodeid: str, failed: bool) -> bool:
         self._sandboxes.pop(shell, None)
         return False
+
+    def _fresh(self, spec: str) -> frozenset[str]:
+        """The numbers of the mounts that hide what the host has there."""
+        if spec not in self._fresh_of:
+            operations = json.loads(spec)[0]
+            fresh = frozenset(each[1] for each in operations if each[0] == "fresh")
+            self._fresh_of[spec] = fresh
+        return self._fresh_of[spec]
 
     def _asked_of_network(self, shell: Shell) -> list[Escape]:
         if self._watch is None:

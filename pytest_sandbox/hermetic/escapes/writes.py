@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
@@ -28,11 +28,17 @@ _Signature = tuple[int, int, int, int]
 
 
 class _Entry(NamedTuple):
-    """Of an upper directory; `path` is where the sandbox shows it."""
+    """Of the upper directory `number`; `path` is where the sandbox shows it."""
 
+    number: str
     path: str
     found: os.stat_result
     opaque: bool
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """One path may lie in several uppers: an overlay's, and that of what it is mounted on."""
+        return self.number, self.path
 
     @property
     def signature(self) -> _Signature:
@@ -48,29 +54,33 @@ class Writes:
     """The uppers of one sandbox, and what has been told of them already."""
 
     def __init__(
-        self, uppers: int, layout: Mapping[str, str], ignored: Sequence[str] = IGNORED
+        self,
+        uppers: int,
+        layout: Mapping[str, str],
+        fresh: Container[str] = (),
+        ignored: Sequence[str] = IGNORED,
     ) -> None:
-        """`uppers` and `layout` as in Shell. `ignored`: patterns (fnmatch) for names, or, with a
-        slash in them, for whole paths. What is there now is nobody's."""
-        self._uppers, self._layout, self._ignored = uppers, layout, tuple(ignored)
+        """`uppers` and `layout` as in Shell; `fresh`: the numbers of those with nothing of the
+        host's below. `ignored`: patterns (fnmatch) for names, or, with a slash in them, for whole
+        paths. What is there now is nobody's."""
+        self._uppers, self._layout, self._fresh = uppers, layout, fresh
         self._plain = frozenset(each for each in ignored if not set(each) & set("*?[/"))
         self._patterns = tuple(each for each in ignored if each not in self._plain)
-        self._known: dict[str, _Signature] = {}
-        self._known.update((entry.path, entry.signature) for entry in self._walk())
+        self._known = {entry.key: entry.signature for entry in self._walk()}
 
     def fresh(self) -> list[Escape]:
         """What was written since the last call, one escape for each new tree."""
         escapes: list[Escape] = []
         inside, made = 0, ""
         for entry in self._walk():
-            before = self._known.get(entry.path)
+            before = self._known.get(entry.key)
             if before == entry.signature:
                 continue
-            self._known[entry.path] = entry.signature
+            self._known[entry.key] = entry.signature
             if made and entry.path.startswith(made):
                 inside += 1
                 continue
-            if verb := _verb(entry, before):
+            if verb := self._verb(entry, before):
                 if inside:
                     escapes[-1] = escapes[-1]._replace(detail=_count(inside))
                 directory = stat.S_ISDIR(entry.found.st_mode)
@@ -81,6 +91,11 @@ class Writes:
             escapes[-1] = escapes[-1]._replace(detail=_count(inside))
         return escapes
 
+    def _verb(self, entry: _Entry, before: _Signature | None) -> str:
+        if before is not None:
+            return "changed"
+        return "created" if entry.number in self._fresh else _compared(entry)
+
     def _walk(self) -> Iterator[_Entry]:
         """Every entry but the ignored, each directory before what is in it."""
         left = [_MOST]
@@ -90,12 +105,12 @@ class Writes:
             except FileNotFoundError:
                 continue
             try:
-                yield _Entry(place, os.fstat(root), False)
-                yield from self._below(root, place.rstrip("/"), left)
+                yield _Entry(number, place, os.fstat(root), False)
+                yield from self._below(number, root, place.rstrip("/"), left)
             finally:
                 os.close(root)
 
-    def _below(self, directory: int, place: str, left: list[int]) -> Iterator[_Entry]:
+    def _below(self, number: str, directory: int, place: str, left: list[int]) -> Iterator[_Entry]:
         with os.scandir(directory) as listing:
             found = sorted(listing, key=lambda entry: entry.name)
         for each in found:
@@ -107,16 +122,16 @@ class Writes:
                 return
             status = each.stat(follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
-                yield _Entry(path, status, False)
+                yield _Entry(number, path, status, False)
                 continue
             try:
                 child = os.open(each.name, _DIRECTORY, dir_fd=directory)
             except PermissionError:
-                yield _Entry(path, status, False)
+                yield _Entry(number, path, status, False)
                 continue
             try:
-                yield _Entry(path, status, is_opaque(child))
-                yield from self._below(child, path, left)
+                yield _Entry(number, path, status, is_opaque(child))
+                yield from self._below(number, child, path, left)
             finally:
                 os.close(child)
 
@@ -128,10 +143,8 @@ class Writes:
         )
 
 
-def _verb(entry: _Entry, before: _Signature | None) -> str:
+def _compared(entry: _Entry) -> str:
     """What happened to it; empty where the host has the very same."""
-    if before is not None:
-        return "changed"
     here = entry.found
     try:
         host = os.lstat(entry.path)

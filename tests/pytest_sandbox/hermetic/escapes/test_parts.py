@@ -120,7 +120,7 @@ def look(upper: Path, tmp_path: Path) -> Look:
     (tmp_path / "host").mkdir()
     uppers = os.open(upper.parents[1], os.O_PATH)
     layout = {"0": str(tmp_path / "host"), "1": "/never/made"}
-    writes = Writes(uppers, layout, ignoring(["*.tmp", f"{tmp_path}/host/sub/*"]))
+    writes = Writes(uppers, layout, (), ignoring(["*.tmp", f"{tmp_path}/host/sub/*"]))
     root = f"{tmp_path}/host"
     return lambda: [
         str(escape).replace(root, "") for escape in writes.fresh() if escape.kind == "writes"
