@@ -70,13 +70,13 @@ class ContainerPlan:
         return [each for each in mounted if isinstance(each, str) and not _is_host_path(each)]
 
     def images(self, asked: Marked, options: Options) -> Iterable[str]:
-        if isinstance(self.image, ImagePlan) and not asked.image:
+        if isinstance(self.image, ImagePlan) and not asked.container_image:
             return self.image.images(asked, options)
-        return [asked.image or str(self.image or options.image)]
+        return [asked.container_image or str(self.image or options.container_image)]
 
     def _image(self, client: Client, config: pytest.Config, asked: Marked) -> str:
         """What to ask the service for."""
-        if isinstance(self.image, ImagePlan) and not asked.image:
+        if isinstance(self.image, ImagePlan) and not asked.container_image:
             return self.image.name(client, config)
         (image,) = self.images(asked, options_of(config))
         return Suite.of(config).use(image)

@@ -94,9 +94,9 @@ def container(
 ) -> Any:
     """A fixture whose value is a running Container, removed when its scope ends.
 
-    `image`: a reference or what the factory `image` has made; None for the option --sandbox-image,
-    whose default is `host`: this machine's own root, read-only. `command`: a list of arguments;
-    None for the image's own.
+    `image`: a reference or what the factory `image` has made; None for the option
+    --sandbox-container-image, whose default is `host`: this machine's own root, read-only.
+    `command`: a list of arguments; None for the image's own.
 
     `volumes`: place in the container (`"/data"`, `"/data:ro"`) to the *name* of a volume fixture,
     or to a host path, absolute or with a `/` in it.

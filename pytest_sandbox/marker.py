@@ -1,21 +1,24 @@
-"""The marker `sandbox(env=…, image=…, timeout=…, log_lines=…)`: settings for one test's containers.
+"""The marker `sandbox(…)`: settings for one test's containers, and for the test itself.
 
-The marker is the nearest to the test, so it wins over factories and options. It reaches the
-containers that are made for what it marks: on a function those of function scope, on a class or
-module (`pytestmark`) also the wider ones.
+The marker is the nearest to the test, so it wins over factories and options. What it says about
+containers (`container_image`, `env`, `timeout`, `log_lines`) reaches those that are made for what
+it marks: on a function those of function scope, on a class or module (`pytestmark`) also the wider
+ones. `image` is where the test itself runs; `postgres` lists the versions that it runs with.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import pytest
 
 _Value = TypeVar("_Value")
 
 NAME = "sandbox"
+_VERSION: Final = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
 
 class Marked(NamedTuple):
@@ -23,6 +26,8 @@ class Marked(NamedTuple):
 
     env: Mapping[str, str] = MappingProxyType({})
     image: str | None = None
+    container_image: str | None = None
+    postgres: tuple[str, ...] = ()
     timeout: float | None = None
     log_lines: int | None = None
 
@@ -38,6 +43,8 @@ def marked(node: pytest.Item | pytest.Collector) -> Marked:
         found = Marked(
             env={**outer.env, **found.env},
             image=_closest(found.image, outer.image),
+            container_image=_closest(found.container_image, outer.container_image),
+            postgres=found.postgres or outer.postgres,
             timeout=_closest(found.timeout, outer.timeout),
             log_lines=_closest(found.log_lines, outer.log_lines),
         )
@@ -56,13 +63,30 @@ def _checked(mark: pytest.Mark) -> Marked:
         raise ValueError(f"no argument {unknown[0]!r}; there are {', '.join(known)}")
     env = mark.kwargs.get("env") or {}
     _check("env", env, _is_environment(env), "a mapping of strings to strings")
-    image = mark.kwargs.get("image")
-    _check("image", image, image is None or _is_text(image), "the name of an image")
+    images = {name: mark.kwargs.get(name) for name in ("image", "container_image")}
+    for name, image in images.items():
+        _check(name, image, image is None or _is_text(image), "the name of an image")
+    postgres = _versions("postgres", mark.kwargs.get("postgres"))
     timeout = mark.kwargs.get("timeout")
     _check("timeout", timeout, timeout is None or _is_seconds(timeout), "a number above 0")
     lines = mark.kwargs.get("log_lines")
     _check("log_lines", lines, lines is None or _is_count(lines), "a whole number from 0 up")
-    return Marked(env=env, image=image, timeout=timeout, log_lines=lines)
+    return Marked(env=env, **images, postgres=postgres, timeout=timeout, log_lines=lines)
+
+
+def _versions(name: str, value: Any) -> tuple[str, ...]:
+    """`"17"` or `["14", "17"]`; each is digits and dots."""
+    if value is None:
+        return ()
+    versions = (value,) if isinstance(value, str) else value
+    good = (
+        isinstance(versions, list | tuple)
+        and bool(versions)
+        and all(isinstance(each, str) and _VERSION.fullmatch(each) for each in versions)
+        and len(set(versions)) == len(versions)
+    )
+    _check(name, value, good, 'a version, such as "17", or a list of different ones')
+    return tuple(versions)
 
 
 def _check(name: str, value: object, good: bool, wanted: str) -> None:

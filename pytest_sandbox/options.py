@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-IniType = Literal["string", "paths", "bool", "int", "float"]
+IniType = Literal["string", "paths", "args", "bool", "int", "float"]
 
 
 class Options(NamedTuple):
@@ -23,7 +23,9 @@ class Options(NamedTuple):
 
     host: str | None
     """`unix://PATH` of the service's socket; None: where sandboxctl looks for it too."""
-    image: str
+    image: tuple[str, ...]
+    """Images in whose containers the suite itself runs; empty: it runs here."""
+    container_image: str
     """Image of the containers whose factory names none."""
     timeout: float
     """Seconds that a container may take to become ready."""
@@ -45,6 +47,8 @@ class Options(NamedTuple):
     """Show what this many resources cost, 0 for all; None: show none."""
     report: Path | None = None
     """Write the run as a page there."""
+    postgres: str | None = None
+    """Version of the PostgreSQL servers whose test names none; None: whatever there is."""
 
 
 class Setting(NamedTuple):
@@ -101,6 +105,16 @@ def _page(text: str) -> Path:
     return path
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_name(word) for word in text.split(" "))
+
+
+def _version(text: str) -> str:
+    if not text or not all(part.isdecimal() for part in text.split(".")):
+        raise ValueError("a version is needed, such as 17 or 17.2")
+    return text
+
+
 def _paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(part).absolute() for part in text.split(os.pathsep) if part)
 
@@ -114,7 +128,19 @@ def _switch(text: str) -> bool:
 SETTINGS = (
     Setting("host", "Connect to the service at ADDRESS, unix:///PATH", _address, None, "ADDRESS"),
     Setting(
-        "image", "Run containers in IMAGE where the factory names none", _name, "host", "IMAGE"
+        "image",
+        "Run the suite in containers of IMAGE; several (it may be repeated) make a matrix",
+        _words,
+        (),
+        metavar="IMAGE",
+        ini_type="args",
+    ),
+    Setting(
+        "container_image",
+        "Make containers of IMAGE where the factory names none",
+        _name,
+        "host",
+        metavar="IMAGE",
     ),
     Setting(
         "timeout",
@@ -190,6 +216,13 @@ SETTINGS = (
         None,
         metavar="FILE.html",
     ),
+    Setting(
+        "postgres",
+        "Give tests that name no version a PostgreSQL of VERSION",
+        _version,
+        None,
+        metavar="VERSION",
+    ),
 )
 
 LOCK_FLAG = "--sandbox-lock"
@@ -205,7 +238,7 @@ def add_options(parser: pytest.Parser) -> None:
             group.addoption(
                 setting.flag, action="store_const", const="true", default=None, help=setting.help
             )
-        elif setting.ini_type == "paths":
+        elif setting.ini_type in ("paths", "args"):
             group.addoption(
                 setting.flag,
                 action="append",
@@ -261,9 +294,12 @@ def _sources(
 def _parse(setting: Setting, source: str, value: Any) -> Any:
     if isinstance(value, bool):
         return value
-    if isinstance(value, list):
+    if isinstance(value, list) and setting.ini_type == "paths":
         return tuple(Path(path).absolute() for path in value)
     try:
+        if isinstance(value, list):
+            return tuple(word for each in value for word in setting.parse(each))
         return setting.parse(str(value))
     except ValueError as error:
-        raise pytest.UsageError(f"{source}={value}: {error}") from None
+        shown = " ".join(value) if isinstance(value, list) else value
+        raise pytest.UsageError(f"{source}={shown}: {error}") from None

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 pytest_plugins = ("pytest_sandbox.hermetic.hooks",)
 
 MARKER = (
-    "sandbox(*, env=None, image=None, timeout=None, log_lines=None): "
-    "settings for the containers of this test: environment variables to add, the image, "
-    "seconds to become ready, log lines to show when the test fails"
+    "sandbox(*, image=None, postgres=None, env=None, container_image=None, timeout=None, "
+    "log_lines=None): the image that this test runs in; the versions of PostgreSQL that it runs "
+    "with; and for its containers: environment variables to add, the image, seconds to become "
+    "ready, log lines to show when the test fails"
 )
 
 
@@ -36,9 +37,14 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspecs)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     options = options_of(config)
+    if options.image and not hasattr(config, "workerinput") and not config.getoption(LOCK_FLAG):
+        from pytest_sandbox.matrix.matrix import begin
+
+        begin(config, options)
     if options.durations is not None or options.report is not None:
         from pytest_sandbox.cost.collecting import record
 

@@ -63,7 +63,7 @@ class VolumePlan:
     def images(self, asked: Marked, options: Options) -> Iterable[str]:
         if self.recipe is not None:
             return [self.recipe.image]
-        return [self.image or options.image] if self.files or self.commands else []
+        return [self.image or options.container_image] if self.files or self.commands else []
 
     def make(self, client: Client, config: pytest.Config) -> Volume:
         """A fresh volume. What fills it is read and sent to the service once per run."""
@@ -73,7 +73,7 @@ class VolumePlan:
             return client.volume()
         known = config.stash.setdefault(_SNAPSHOTS, {})
         if self not in known:
-            recipe = self.recipe or self._recipe(self.image or options_of(config).image)
+            recipe = self.recipe or self._recipe(self.image or options_of(config).container_image)
             pinned = replace(recipe, image=Suite.of(config).use(recipe.image))
             known[self] = client.snapshot(pinned)
         return client.volume(snapshot=known[self])

@@ -26,9 +26,15 @@ asyncio_default_fixture_loop_scope = function
 @pytest.fixture
 def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """Runs without any setting of the outer run."""
-    for name in ("HOST", "IMAGE", "TIMEOUT", "LOG_LINES", "SHOW", "SKIP_UNAVAILABLE"):
+    for name in ("HOST", "IMAGE", "CONTAINER_IMAGE", "TIMEOUT", "LOG_LINES", "SHOW", "POSTGRES"):
         monkeypatch.delenv(f"SANDBOX_{name}", raising=False)
-    for name in ("SNAPSHOT_CACHE", "SNAPSHOT_CACHE_PUSH", "PREFETCH", "OFFLINE"):
+    for name in (
+        "SKIP_UNAVAILABLE",
+        "SNAPSHOT_CACHE",
+        "SNAPSHOT_CACHE_PUSH",
+        "PREFETCH",
+        "OFFLINE",
+    ):
         monkeypatch.delenv(f"SANDBOX_{name}", raising=False)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makeini(INI)

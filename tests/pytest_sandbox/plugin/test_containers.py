@@ -334,7 +334,7 @@ def test_the_image_comes_from_marker_factory_command_line_ini_environment(
         def test_plain(plain): pass
         def test_named(named): pass
 
-        @pytest.mark.sandbox(image="marker")
+        @pytest.mark.sandbox(container_image="marker")
         def test_marked(named): pass
         """
     )
@@ -343,10 +343,11 @@ def test_the_image_comes_from_marker_factory_command_line_ini_environment(
         lines = live.runpytest_subprocess(*args).outlines
         return [line.split(":")[1].strip() for line in lines if line.startswith("No such image")]
 
-    monkeypatch.setenv("SANDBOX_IMAGE", "environment")
+    monkeypatch.setenv("SANDBOX_CONTAINER_IMAGE", "environment")
     assert images() == ["environment", "factory", "marker"]
-    assert images("-o", "sandbox_image=ini") == ["ini", "factory", "marker"]
-    assert images("-o", "sandbox_image=ini", "--sandbox-image=line")[0] == "line"
+    assert images("-o", "sandbox_container_image=ini") == ["ini", "factory", "marker"]
+    both = ("-o", "sandbox_container_image=ini", "--sandbox-container-image=line")
+    assert images(*both)[0] == "line"
 
 
 def test_shown_paths(live: pytest.Pytester) -> None:

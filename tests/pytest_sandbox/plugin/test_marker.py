@@ -21,9 +21,9 @@ def test_the_closest_marker_wins_and_environments_add_up(inner: pytest.Pytester)
         """,
         "test_it",
     )
-    assert marked(item) == Marked({"A": "test", "B": "module"}, "t", 1, 0)
+    assert marked(item) == Marked({"A": "test", "B": "module"}, "t", timeout=1, log_lines=0)
     assert item.parent is not None
-    assert marked(item.parent) == Marked({"A": "module", "B": "module"}, "m", 1)
+    assert marked(item.parent) == Marked({"A": "module", "B": "module"}, "m", timeout=1)
 
 
 def test_a_marker_without_arguments_says_nothing(inner: pytest.Pytester) -> None:
@@ -35,11 +35,16 @@ def test_a_marker_without_arguments_says_nothing(inner: pytest.Pytester) -> None
     ("arguments", "complaint"),
     [
         ("'postgres'", "it takes keyword arguments only, not ('postgres',)"),
-        ("imgae='x'", "no argument 'imgae'; there are env, image, timeout, log_lines"),
+        ("imgae='x'", "no argument 'imgae'; there are env, image, container_image, postgres"),
         ("env=['A=b']", "env=['A=b'] is not a mapping of strings to strings"),
         ("env={'A': 1}", "env={'A': 1} is not a mapping of strings to strings"),
         ("env={'A=B': ''}", "env={'A=B': ''} is not a mapping of strings to strings"),
         ("image=''", "image='' is not the name of an image"),
+        ("container_image=1", "container_image=1 is not the name of an image"),
+        ("postgres=17", "postgres=17 is not a version, such as"),
+        ("postgres=[]", "postgres=[] is not a version, such as"),
+        ("postgres=['17', '17']", "postgres=['17', '17'] is not a version, such as"),
+        ("postgres=['new']", "postgres=['new'] is not a version, such as"),
         ("timeout=0", "timeout=0 is not a number above 0"),
         ("timeout=True", "timeout=True is not a number above 0"),
         ("log_lines=-1", "log_lines=-1 is not a whole number from 0 up"),

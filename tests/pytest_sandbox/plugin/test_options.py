@@ -19,14 +19,16 @@ def resolve(inner: pytest.Pytester) -> Resolve:
 
 
 def test_defaults(resolve: Resolve) -> None:
-    assert resolve() == Options(None, "host", 30.0, 50, (), False, None, False, True, False)
+    assert resolve() == Options(None, (), "host", 30.0, 50, (), False, None, False, True, False)
 
 
 @pytest.mark.parametrize(
     ("name", "given", "expected"),
     [
         ("host", ["unix:///a", "unix:///b", "unix:///c"], ["unix:///a", "unix:///b", "unix:///c"]),
-        ("image", ["a", "b", "c"], ["a", "b", "c"]),
+        ("image", ["a", "b c", "d"], [("a",), ("b", "c"), ("d",)]),
+        ("container_image", ["a", "b", "c"], ["a", "b", "c"]),
+        ("postgres", ["17", "15.2", "9"], ["17", "15.2", "9"]),
         ("timeout", ["1", "2", "0.5"], [1.0, 2.0, 0.5]),
         ("log_lines", ["0", "2", "3"], [0, 2, 3]),
     ],
@@ -91,6 +93,8 @@ def test_the_switch(
     [
         "--sandbox-host=tcp://localhost:1",
         "--sandbox-image=",
+        "--sandbox-container-image=",
+        "--sandbox-postgres=17rc1",
         "--sandbox-timeout=soon",
         "--sandbox-timeout=0",
         "--sandbox-timeout=nan",

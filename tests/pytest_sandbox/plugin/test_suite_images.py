@@ -82,7 +82,7 @@ def _suite(inner: pytest.Pytester, container: str, recipe: str, marked: str) -> 
             assert box.exec(["cat", "/data/file"]).stdout == b"filled\\n"
             print("ran in:", which(sandbox, box))
 
-        @pytest.mark.sandbox(image={marked!r})
+        @pytest.mark.sandbox(container_image={marked!r})
         def test_marker(sandbox, box):
             print("ran in:", which(sandbox, box))
         """
@@ -426,17 +426,17 @@ def test_all_ways_to_name_an_image_are_found(live: pytest.Pytester) -> None:
         def test_function(base, hidden):
             pass
 
-        @pytest.mark.sandbox(image="r.invalid/class:1")
+        @pytest.mark.sandbox(container_image="r.invalid/class:1")
         class TestClass:
             def test_class(self, wide):
                 pass
 
-            @pytest.mark.sandbox(image="r.invalid/nearest:1")
+            @pytest.mark.sandbox(container_image="r.invalid/nearest:1")
             def test_nearest(self, wide, postgres):
                 pass
         """
     )
-    arguments = ("--sandbox-offline", "--sandbox-image=r.invalid/default:1")
+    arguments = ("--sandbox-offline", "--sandbox-container-image=r.invalid/default:1")
     result = live.runpytest_subprocess(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     found = dict(line.strip().split(": for ") for line in result.errlines[1:] if line)
