@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks import rootfs, service
+from benchmarks import journaled, rootfs, service
 from benchmarks.alternate import Subject
 from benchmarks.peers import Absent, dockerd, postgresql
 from benchmarks.result import Result
+from benchmarks.service import Service
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Bench:
     work: Path
     quick: bool
     stack: ExitStack
+    _daemons: dict[Path, dockerd.Daemon | str] = field(default_factory=dict)
     _template_servers: dict[Path, Callable[[str], postgresql.TemplateClones]] = field(
         default_factory=dict
     )
@@ -39,28 +41,51 @@ class Bench:
         return rootfs.unpack(self.archive, self.work / "rootfs")
 
     @cached_property
-    def service(self) -> service.Service:
-        """Our service, with the busybox image imported."""
-        running = self.stack.enter_context(service.running(self.work))
-        with running.connect() as client:
-            client.image_import(self.archive, rootfs.IMAGE)
-        return running
+    def disk(self) -> Path:
+        """A directory on a file system of the benchmark's own where that can be: `journaled`."""
+        return self.stack.enter_context(journaled.disk(self.work))
 
     @cached_property
-    def _daemon(self) -> dockerd.Daemon | str:
-        try:
-            daemon = self.stack.enter_context(dockerd.running(self.work))
-        except Absent as absent:
-            return str(absent)
-        daemon.import_image(self.archive, rootfs.IMAGE)
-        return daemon
+    def service(self) -> Service:
+        """Our service, with the busybox image imported."""
+        return self._service_in(self.work)
+
+    @cached_property
+    def image_service(self) -> Service:
+        """Another one, whose layers lie on `disk`."""
+        return self._service_in(_made(self.disk / "ours"))
 
     @property
     def daemon(self) -> dockerd.Daemon:
         """dockerd with the busybox image imported, or Absent."""
-        if isinstance(self._daemon, str):
-            raise Absent(self._daemon)
-        return self._daemon
+        return self._daemon_in(self.work)
+
+    @property
+    def image_daemon(self) -> dockerd.Daemon:
+        """Another one, whose layers lie on `disk`, or Absent."""
+        return self._daemon_in(self.disk / "docker")
+
+    def _service_in(self, work: Path) -> Service:
+        running = self.stack.enter_context(service.running(work))
+        with running.connect() as client:
+            client.image_import(self.archive, rootfs.IMAGE)
+        return running
+
+    def _daemon_in(self, work: Path) -> dockerd.Daemon:
+        if work not in self._daemons:
+            self._daemons[work] = self._started_daemon(_made(work))
+        found = self._daemons[work]
+        if isinstance(found, str):
+            raise Absent(found)
+        return found
+
+    def _started_daemon(self, work: Path) -> dockerd.Daemon | str:
+        try:
+            daemon = self.stack.enter_context(dockerd.running(work))
+        except Absent as absent:
+            return str(absent)
+        daemon.import_image(self.archive, rootfs.IMAGE)
+        return daemon
 
     def template_server(
         self, base: Path, seed: Sequence[str]
@@ -104,3 +129,8 @@ def present(result: Result, peers: Mapping[str, Callable[[], Subject]]) -> list[
         except Absent as absent:
             result.absent[name] = str(absent)
     return subjects
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(mode=0o711, exist_ok=True)
+    return directory

@@ -55,10 +55,12 @@ def measure(bench: Bench) -> Result:
 def _peers(bench: Bench, context: Path, kind: str) -> dict[str, Callable[[], Subject]]:
     cold = kind == _COLD
     return {
-        OURS + kind: lambda: _by_request(OURS + kind, str(bench.service.socket), context, cold),
+        OURS + kind: lambda: _by_request(
+            OURS + kind, str(bench.image_service.socket), context, cold
+        ),
         OURS + _OWN + kind: lambda: _by_own_client(bench, context, kind, cold),
         DOCKER + kind: lambda: _by_request(
-            DOCKER + kind, bench.daemon.host.removeprefix("unix://"), context, cold
+            DOCKER + kind, bench.image_daemon.host.removeprefix("unix://"), context, cold
         ),
         DOCKER + _OWN + kind: lambda: _by_docker(bench, context, kind, cold),
         BUILDAH + kind: lambda: _by_buildah(bench, context, kind, cold),
@@ -95,7 +97,7 @@ def _by_request(name: str, path: str, context: Path, cold: bool) -> Subject:
 
 
 def _by_own_client(bench: Bench, context: Path, kind: str, cold: bool) -> Subject:
-    client = bench.service.connect()
+    client = bench.image_service.connect()
 
     def run() -> None:
         client.build(context, tag="bench:2", no_cache=cold)
@@ -104,14 +106,22 @@ def _by_own_client(bench: Bench, context: Path, kind: str, cold: bool) -> Subjec
 
 
 def _by_docker(bench: Bench, context: Path, kind: str, cold: bool) -> Subject:
-    argv = [bench.daemon.cli, "-H", bench.daemon.host, "build", "-q", "--network", "none"]
+    argv = [
+        bench.image_daemon.cli,
+        "-H",
+        bench.image_daemon.host,
+        "build",
+        "-q",
+        "--network",
+        "none",
+    ]
     argv += ["-t", "bench:3", *(["--no-cache"] if cold else []), str(context)]
     return Subject(DOCKER + _OWN + kind, command(argv), note="the docker command")
 
 
 def _by_buildah(bench: Bench, context: Path, kind: str, cold: bool) -> Subject:
     """Its image is imported by `buildah from scratch`; isolation chroot is its fastest."""
-    store = bench.work / "bah"
+    store = bench.disk / "bah"
     base = [found("buildah"), "--root", str(store), "--runroot", str(bench.work / "bahr")]
     base += ["--storage-driver", "overlay"]
     if not store.exists():
@@ -122,6 +132,6 @@ def _by_buildah(bench: Bench, context: Path, kind: str, cold: bool) -> Subject:
             if subprocess.run([*base, *step], capture_output=True).returncode:
                 shutil.rmtree(store, ignore_errors=True)
                 raise Absent("buildah cannot make an image here")
-    argv = [*base, "build", "-q", "--isolation", "chroot", "--network", "none"]
+    argv = [*base, "build", "-q", "--isolation", "chroot", "--network", "host"]
     argv += ["--layers", "-t", "bench:4", *(["--no-cache"] if cold else []), str(context)]
     return Subject(BUILDAH + kind, command(argv))

@@ -22,8 +22,8 @@ _WRITE = (
 def measure(bench: Bench) -> Result:
     result = Result("commit", "POST /commit of a container that has written 100 files of 1 MB")
     peers = {
-        OURS: lambda: _subject(OURS, str(bench.service.socket)),
-        DOCKER: lambda: _subject(DOCKER, bench.daemon.host.removeprefix("unix://")),
+        OURS: lambda: _subject(OURS, str(bench.image_service.socket)),
+        DOCKER: lambda: _subject(DOCKER, bench.image_daemon.host.removeprefix("unix://")),
     }
     result.rows = alternate(present(result, peers), bench.rounds(20), warm_up=1)
     goal = result.ratio(DOCKER, OURS)

@@ -1,8 +1,8 @@
 """A cold pull from docker-registry on loopback: nothing of the image is there before.
 
 Each run has a store of its own, on a file system of the benchmark's own where that can be, and
-nothing is deleted before the end (see `journaled`). Ours includes the syncfs(2) that publishes the
-layers; docker and podman sync nothing.
+nothing is deleted before the end (see `benchmarks.journaled`). Ours includes the syncfs(2) that
+publishes the layers; docker and podman sync nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks import journaled, pull_images, service
+from benchmarks import pull_images, service
 from benchmarks.alternate import Subject, alternate
 from benchmarks.bench import Bench, present
 from benchmarks.consumption import cpu_seconds, peak_bytes
@@ -40,7 +40,7 @@ def measure(bench: Bench) -> Result:
     except Absent as absent:
         result.absent["docker-registry"] = str(absent)
         return result
-    runs = _Runs(bench, registry, bench.stack.enter_context(journaled.disk(bench.work)))
+    runs = _Runs(bench, registry, bench.disk)
     for image, title in _TITLES.items():
         compressed, unpacked = registry.sizes[image]
         note = f"{compressed / _MIB:.0f} MiB, {unpacked / _MIB:.0f} MiB unpacked"

@@ -34,10 +34,10 @@ def measure(bench: Bench) -> Result:
 
     def ours() -> Subject:
         found("docker-registry")
-        return Subject(OURS, _pushing(bench, str(bench.service.socket), images), note=_NOTE)
+        return Subject(OURS, _pushing(bench, str(bench.image_service.socket), images), note=_NOTE)
 
     def docker() -> Subject:
-        path = bench.daemon.host.removeprefix("unix://")
+        path = bench.image_daemon.host.removeprefix("unix://")
         return Subject(DOCKER, _pushing(bench, path, images), note=_NOTE)
 
     subjects = present(result, {OURS: ours, DOCKER: docker})
