@@ -16,7 +16,11 @@ from pytest_sandbox.hermetic.shell import Shell
 
 
 class Witness(Protocol):
-    """Called in pytest's own process, in the order of registration: `witnesses(config).append`."""
+    """Called in pytest's own process, in the order of registration: `witnesses(config).append`.
+
+    One with `only_failures = True` is told only of the ends of tests that have failed; then tests
+    that pass do not wait for it.
+    """
 
     def sandbox_ready(self, shell: Shell, nodeid: str) -> None:
         """Before the first process of `nodeid`'s test, or of its class or module, enters."""
@@ -38,6 +42,11 @@ class Witness(Protocol):
         """No process will enter any more. True: this witness wants it kept, and has to end it
         itself; later witnesses are not asked. `failed`: whether one of its tests did."""
         ...
+
+
+def only_failures(witness: Witness) -> bool:
+    """Whether passing tests are none of its concern."""
+    return getattr(witness, "only_failures", False) is True
 
 
 _WITNESSES = pytest.StashKey[list[Witness]]()
