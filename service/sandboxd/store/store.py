@@ -101,7 +101,8 @@ class Store:
                 raise SandboxError.from_os(f"start {prefix}", error) from error
             fd = _locked(path)
         try:
-            yield path
+            with self._worker.held_off():
+                yield path
         finally:
             os.close(fd)
             self.discard(path)

@@ -16,12 +16,14 @@ import queue
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 _log = logging.getLogger("sandboxd.store.trash")
+_PATIENCE: Final = 5.0
+"""Seconds that a deletion waits for somebody who is making something."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -31,11 +33,26 @@ class Worker:
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._deadline = math.inf
+        self._makers = 0
+        self._quiet = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="trash", daemon=True)
         self._thread.start()
 
     def put(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)
+
+    @contextlib.contextmanager
+    def held_off(self) -> Iterator[None]:
+        """Nothing new is deleted meanwhile, for some seconds at least: it would take processor and
+        disk from whoever waits for what is made here."""
+        with self._quiet:
+            self._makers += 1
+        try:
+            yield
+        finally:
+            with self._quiet:
+                self._makers -= 1
+                self._quiet.notify()
 
     @property
     def is_over(self) -> bool:
@@ -46,15 +63,23 @@ class Worker:
         """End the thread when all is deleted, or after `patience` seconds; the rest waits."""
         self._deadline = time.monotonic() + patience
         self._jobs.put(None)
+        with self._quiet:
+            self._quiet.notify()
         self._thread.join()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
+            with self._quiet:
+                self._quiet.wait_for(self._may_go_on, _PATIENCE)
             try:
                 job()
             except OSError as error:
                 # Left where it is; the next start of the service tries again.
                 _log.warning("cannot delete what was discarded: %s", error)
+
+
+    def _may_go_on(self) -> bool:
+        return not self._makers or self._deadline != math.inf
 
 
 class Trash:

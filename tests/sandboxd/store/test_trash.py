@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,16 @@ def test_what_a_crash_left_in_the_trash_is_deleted_at_the_next_start(tmp_path: P
     first.close()
     (first.root / "trash/old/deeper").mkdir(parents=True)
     assert _closed(Store(tmp_path / "root", idmap.choose())) == []
+
+
+def test_nothing_is_deleted_while_something_is_made(tmp_path: Path) -> None:
+    store = Store(tmp_path / "root", idmap.choose())
+    trash = store.root / "trash"
+    with store.staging("image"):
+        store.discard(store.root / "volumes")
+        time.sleep(0.04)  # more than enough for an empty directory
+        waiting = os.listdir(trash)
+    while os.listdir(trash):
+        os.sched_yield()
+    assert len(waiting) == 1
+    assert _closed(store) == []
