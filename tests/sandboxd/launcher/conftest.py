@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from sandboxd.launcher.client import Launcher, Running
+from sandboxd.launcher.client import Launcher, Running, Stdio
 from sandboxd.launcher.profile import DEFAULT_CAPABILITIES
 from sandboxd.launcher.spec import ContainerSpec, Mount, Process, Rootfs
 from sandboxd.linux import idmap, seccomp
 from sandboxd.linux.syscall_numbers import NUMBERS
+
+
+class Keeping(Launcher):
+    """Knows what a scenario has started, to give back its descriptors."""
+
+    started: ClassVar[list[Running]] = []
+
+    async def start(
+        self, spec: ContainerSpec, stdio: Stdio, *, network: int | None = None
+    ) -> Running:
+        self.started.append(await super().start(spec, stdio, network=network))
+        return self.started[-1]
+
+    async def exec(
+        self, target: Running, process: Process, stdio: Stdio, cgroups: tuple[str, ...] = ()
+    ) -> Running:
+        self.started.append(await super().exec(target, process, stdio, cgroups))
+        return self.started[-1]
 
 
 @dataclass
@@ -113,13 +133,21 @@ def _run(
     subprocess.run(["tar", "-xf", tar, "-C", tree, "--no-same-owner"], check=True)
 
     async def whole() -> Any:
-        launcher = await Launcher.spawn(ids, store=str(base), memory=str(memory), warm=2)
+        launcher = await Keeping.spawn(ids, store=str(base), memory=str(memory), warm=2)
         try:
             return await scenario(Bench(launcher, tree, ids))
         finally:
             await launcher.close()
+            for running in launcher.started:
+                running.close()
 
+    gc.collect()  # what tests before this one have left is theirs
     try:
-        return asyncio.run(whole())
+        with warnings.catch_warnings(record=True, action="always") as complaints:
+            result = asyncio.run(whole())
+            gc.collect()
     finally:
         shutil.rmtree(tree)
+    left_open = [str(each.message) for each in complaints if each.category is ResourceWarning]
+    assert not left_open, left_open
+    return result

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,11 +282,8 @@ def test_a_socket_made_in_the_containers_network(bench: Run) -> None:
         running = await b.launcher.start(
             b.spec("sh", "-c", "nc -l -p 7000 -e /bin/echo hello; sleep 100"), (null, null, null)
         )
-        while (
-            f":{7000:04X}"
-            not in open(f"/proc/{running.pid}/net/tcp").read()
-            + open(f"/proc/{running.pid}/net/tcp6").read()
-        ):
+        tables = [Path(f"/proc/{running.pid}/net/{name}") for name in ("tcp", "tcp6")]
+        while not any(f":{7000:04X}" in table.read_text() for table in tables):
             await asyncio.sleep(0.002)
         inside = await b.launcher.net_socket(running, socket.AF_INET, socket.SOCK_STREAM)
         with inside:
