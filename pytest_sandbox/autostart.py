@@ -37,8 +37,7 @@ _DETACH = "import os, sys; os.fork() or os.execv(sys.argv[1], sys.argv[1:])"
 
 
 class _Socket(socket.socket):
-    """One that a forgotten client leaves behind in silence, whatever goes first: its connection
-    closes it, but a garbage cycle has no order."""
+    """One that a forgotten client leaves behind in silence, as a forgotten process does."""
 
     def __del__(self) -> None:
         self.close()

@@ -82,9 +82,6 @@ class Connection:
         """Close this process's descriptor only."""
         self.socket.close()
 
-    def __del__(self) -> None:
-        self.socket.close()  # a forgotten client ends quietly, as a forgotten process does
-
     def read_head(self) -> Head:
         """Wait for the status line and the header fields of the next answer."""
         while b"\r\n\r\n" not in self._received:
