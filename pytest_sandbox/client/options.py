@@ -71,8 +71,8 @@ class ContainerOptions(TypedDict, total=False):
     extra_hosts: Mapping[str, str]
     """Lines for /etc/hosts: name to address."""
     network: str
-    """Whose network it joins, instead of an empty one of its own: `container:NAME`, or `pid:PID`, a
-    process of this user in a network namespace that `Client.user_namespace` or one below owns."""
+    """Whose network it joins, instead of an empty one of its own: `host`, this machine's, with all
+    that listens on it; `container:NAME`; or `pid:PID`, a process of this user in a network namespace that `Client.user_namespace` or one below owns."""
     sysctls: Mapping[str, str]
     stop_signal: str
     """What `stop` sends first, SIGTERM if not set."""

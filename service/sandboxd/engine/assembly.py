@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from typing import TYPE_CHECKING, Final
 
+from sandboxd.engine import network_mode
 from sandboxd.engine.configuration import merged_environment
 from sandboxd.engine.container import Container
 from sandboxd.engine.settings import HostSettings, Settings
@@ -43,7 +44,7 @@ def container_spec(
         mounts=mounts,
         domainname=settings.domainname,
         hosts=_hosts_file(container.hostname, settings),
-        resolv_conf=_resolv_conf(host),
+        resolv_conf=_resolv_conf(host, own=host.network != network_mode.HOST),
         shm_size=host.shm_size,
         sysctls=host.sysctls,
         cgroups=cgroups,
@@ -126,12 +127,25 @@ def environment(container: Container, *, tty: bool, added: tuple[str, ...] = ())
 def _hosts_file(hostname: str, settings: Settings) -> str:
     names = f"{hostname}.{settings.domainname} {hostname}" if settings.domainname else hostname
     extra = "".join(f"{address}\t{name}\n" for name, address in settings.host.extra_hosts)
-    return f"{_LOCALHOST}127.0.0.1\t{names}\n{extra}"
+    known = _LOCALHOST
+    if settings.host.network == network_mode.HOST:
+        known = _of_machine("/etc/hosts") or _LOCALHOST
+    return f"{known}127.0.0.1\t{names}\n{extra}"
 
 
-def _resolv_conf(host: HostSettings) -> str:
+def _of_machine(path: str) -> str:
+    """A small file of this machine, ending with a line; empty where there is none."""
+    try:
+        with open(path, errors="replace") as file:
+            return f"{file.read().rstrip()}\n"
+    except OSError:
+        return ""
+
+
+def _resolv_conf(host: HostSettings, *, own: bool) -> str:
+    """For a network of its `own`, or for the machine's: resolv.conf(5)."""
     if not (host.dns or host.dns_search or host.dns_options):
-        return _NO_DNS
+        return _NO_DNS if own else _of_machine("/etc/resolv.conf") or _NO_DNS
     lines = [f"nameserver {server}" for server in host.dns]
     if host.dns_search:
         lines.append(f"search {' '.join(host.dns_search)}")

@@ -1,8 +1,9 @@
-"""Whose network namespace a container gets: a fresh one, another container's, or a process's.
+"""Whose network namespace a container gets: a fresh one, the machine's, or another one's.
 
-`HostConfig.NetworkMode` is `container:ID` as in Docker, or `pid:PID` of a process that the API's
-caller owns. A container that joins has no capability over that namespace, which belongs to whoever
-made it; ports below 1024 are open to it all the same, as they are in Docker's containers.
+`HostConfig.NetworkMode` is `host` or `container:ID` as in Docker, or `pid:PID` of a process that
+the API's caller owns. A container that joins has no capability over that namespace, which belongs
+to whoever made it; in all but the machine's, ports below 1024 are open to it all the same, as they
+are in Docker's containers.
 """
 
 from __future__ import annotations
@@ -14,23 +15,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandboxd.engine.registry import Registry
 from sandboxd.errors import BadRequest, CannotEnforce, Conflict, Forbidden, NotFound
+from sandboxd.launcher.client import HOST_NETWORK
 from sandboxd.linux import namespaces, pidfd
 
 if TYPE_CHECKING:
     from sandboxd.launcher.client import Launcher
 
 _OWN: Final = frozenset({"", "default", "bridge", "none"})
+HOST: Final = "host"
 _CONTAINER: Final = "container:"
 _PID: Final = "pid:"
 _WHY: Final = "a container's network is its own and empty until the networks issue"
-_MEND: Final = "--network none, container:ID or pid:PID"
+_MEND: Final = "--network none, host, container:ID or pid:PID"
 
 
 def parse(mode: str) -> str:
     """What is to be joined, empty for a fresh namespace. Raises CannotEnforce and BadRequest."""
     if mode in _OWN:
         return ""
-    if mode.startswith(_CONTAINER) and mode != _CONTAINER:
+    if mode == HOST or (mode.startswith(_CONTAINER) and mode != _CONTAINER):
         return mode
     if mode.startswith(_PID):
         if not mode.removeprefix(_PID).isdecimal():
@@ -61,13 +64,13 @@ def with_id(body: Mapping[str, Any], registry: Registry) -> Mapping[str, Any]:
 
 @contextmanager
 def opened(joined: str, registry: Registry, launcher: Launcher) -> Iterator[int | None]:
-    """A descriptor of the namespace to join, None for a fresh one.
+    """A descriptor of the namespace to join or HOST_NETWORK, None for a fresh one.
 
     Raises NotFound without such a process or container, Conflict for a container that does not run,
     Forbidden for a namespace that is not the caller's to give.
     """
-    if not joined:
-        yield None
+    if joined in ("", HOST):
+        yield HOST_NETWORK if joined else None
         return
     if joined.startswith(_PID):
         fd = _of_process(int(joined.removeprefix(_PID)), launcher.pid)

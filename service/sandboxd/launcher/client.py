@@ -15,7 +15,7 @@ from collections import deque
 from typing import Final, NoReturn, Self
 
 from sandboxd.errors import HostLacks, SandboxError, StartFailed, Unavailable
-from sandboxd.launcher import wire
+from sandboxd.launcher import host_network, wire
 from sandboxd.launcher.pool import Pool
 from sandboxd.launcher.profile import DEFAULT_CAPABILITIES
 from sandboxd.launcher.rootfs import is_below
@@ -35,13 +35,18 @@ _ENTRY: Final = (
 
 _WARM_JOINERS: Final = 4
 
+HOST_NETWORK: Final = -1
+"""In place of a descriptor: the network of this machine."""
+
 Stdio = tuple[int, int, int]
 
 
 class Launcher:
     """The only holder of the fork server's socket; use from one event loop."""
 
-    def __init__(self, server: socket.socket, descriptor: int, warm: int) -> None:
+    def __init__(
+        self, server: socket.socket, descriptor: int, warm: int, joiners: int = _WARM_JOINERS
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._server = server
@@ -49,7 +54,7 @@ class Launcher:
         self._next_token = 0
         self._image_slots = Pool(warm, lambda pool: self._order(pool, "slot", "image"))
         self._any_slots = Pool(0, lambda pool: self._order(pool, "slot", "any"))
-        self._joiners = Pool(_WARM_JOINERS, lambda pool: self._order(pool, "joiner"))
+        self._joiners = Pool(joiners, lambda pool: self._order(pool, "joiner"))
         self._host_slots: Pool | None = None
         self._host: HostRoot | None = None
         self._host_target = warm
@@ -57,6 +62,9 @@ class Launcher:
         self._answers: dict[int, asyncio.Future[int]] = {}
         self._running: dict[int, Running] = {}
         self._outbox: deque[tuple[wire.Message, tuple[int, ...]]] = deque()
+        self._arguments: host_network.Arguments | None = None
+        self._beside: Launcher | None = None
+        """Whose containers are in this machine's network."""
         self.lost: asyncio.Future[str] = loop.create_future()
 
     @classmethod
@@ -80,6 +88,7 @@ class Launcher:
             theirs.close()
         ours.setblocking(False)
         launcher = cls(ours, descriptor, warm)
+        launcher._arguments = arguments
         launcher._loop.add_reader(ours, launcher._on_readable)
         launcher._image_slots.refill()
         launcher._joiners.refill()
@@ -99,9 +108,11 @@ class Launcher:
     ) -> Running:
         """Run the first process of a container; returns once execve(2) has succeeded.
 
-        `network` is a descriptor of the network namespace to join. The descriptors are duplicated.
-        Raises StartFailed with exit_code 127, 126 or 125.
+        `network` is a descriptor of the network namespace to join, or HOST_NETWORK. The descriptors
+        are duplicated. Raises StartFailed with exit_code 127, 126 or 125.
         """
+        if network == HOST_NETWORK:
+            return await self._in_host_network().start(spec, stdio)
         if network is not None:
             return await self._begin(await self._slot_inside(network), spec, stdio)
         spec, pool, shown = self._choose_slots(spec)
@@ -115,6 +126,8 @@ class Launcher:
         self, target: Running, process: Process, stdio: Stdio, cgroups: tuple[str, ...] = ()
     ) -> Running:
         """Run another process inside a running container. Raises StartFailed like `start`."""
+        if self._beside is not None and self._beside.holds(target):
+            return await self._beside.exec(target, process, stdio, cgroups)
         joining = self._loop.create_task(self._join(target, process, stdio, cgroups))
         try:
             return await asyncio.shield(joining)
@@ -124,6 +137,8 @@ class Launcher:
 
     async def net_socket(self, target: Running, family: int, kind: int) -> socket.socket:
         """A fresh socket inside the network namespace of a running container."""
+        if self._beside is not None and self._beside.holds(target):
+            return await self._beside.net_socket(target, family, kind)
         token = self._token()
         opened: asyncio.Future[int] = self._loop.create_future()
         self._answers[token] = opened
@@ -132,6 +147,8 @@ class Launcher:
 
     async def close(self) -> None:
         """End the fork server, and with it every process that it started; again is no error."""
+        if self._beside is not None:
+            await self._beside.close()
         if self._pidfd < 0:
             return
         self._loop.remove_reader(self._server)
@@ -142,6 +159,27 @@ class Launcher:
         pidfd.reap(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
+
+    def holds(self, target: Running) -> bool:
+        """Whether it was started here."""
+        return self._running.get(target.token) is target
+
+    def _in_host_network(self) -> Launcher:
+        """The launcher of containers in this machine's network, started when first asked for."""
+        if self._beside is None or self._beside.lost.done():
+            assert self._arguments is not None, "`spawn` made this launcher"
+            ours, theirs = wire.pair()
+            try:
+                descriptor = pidfd.pidfd_open(host_network.start(theirs.fileno(), self._arguments))
+            except OSError as error:
+                ours.close()
+                raise HostLacks("start a launcher", str(error), "sandboxctl doctor") from None
+            finally:
+                theirs.close()
+            ours.setblocking(False)
+            self._beside = Launcher(ours, descriptor, 0, joiners=1)
+            self._loop.add_reader(ours, self._beside._on_readable)
+        return self._beside
 
     def _choose_slots(self, spec: ContainerSpec) -> tuple[ContainerSpec, Pool, list[int]]:
         """The pool for a specification, and descriptors of what the image `host` shows besides."""

@@ -34,13 +34,14 @@ _NO_COMMAND: Final = "/"
 """Exists and cannot be executed: to rehearse a spawn up to its failure."""
 
 
-def run_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:
-    """The whole life of a joiner."""
+def run_in_child(control: socket.socket, flags: int, *, single_id: bool) -> NoReturn:
+    """The whole life of a joiner; `flags` are the namespaces that it enters."""
     try:
-        own = _prepare_in_child(control, single_id=single_id)
+        own = _prepare_in_child(control, flags, single_id=single_id)
         message, fds = wire.receive(control)
         process = Process(*message[1])
-        _join_in_child(control, process, fds, own, single_id=single_id)
+        namespaces.setns(fds[0], flags)
+        _join_in_child(control, process, fds[1:], own, single_id=single_id)
     except EOFError:
         os._exit(_UNUSED)
     except BaseException as error:
@@ -48,7 +49,7 @@ def run_in_child(control: socket.socket, *, single_id: bool) -> NoReturn:
     os._exit(LEFT)
 
 
-def _prepare_in_child(control: socket.socket, *, single_id: bool) -> int:
+def _prepare_in_child(control: socket.socket, flags: int, *, single_id: bool) -> int:
     """Rehearse; a descriptor of this process's own /proc directory, which the container's hides."""
     slot.quiet_in_child("sandbox-join", control.fileno())
     own = os.open("/proc/self/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -61,7 +62,7 @@ def _prepare_in_child(control: socket.socket, *, single_id: bool) -> int:
     except entry.Refusal:
         pass
     try:
-        namespaces.setns(root, namespaces.CONTAINER)
+        namespaces.setns(root, flags)
     except OSError:
         pass
     for fd in (root, *fds):
@@ -71,10 +72,8 @@ def _prepare_in_child(control: socket.socket, *, single_id: bool) -> int:
 
 
 def _join_in_child(
-    control: socket.socket, process: Process, fds: list[int], own: int, *, single_id: bool
+    control: socket.socket, process: Process, streams: list[int], own: int, *, single_id: bool
 ) -> None:
-    target, *streams = fds
-    namespaces.setns(target, namespaces.CONTAINER)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     actions = _streams(control, process, streams)
     os.umask(0o022)

@@ -1,6 +1,6 @@
 """proc, sys and dev of a container, mounted ahead: what the profile masks, forbids to write, binds.
 
-Everything here but `new_sys` runs in a warm slot.
+Everything here but `new_sys` and `host_sys` runs in a warm slot.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ def new_sys() -> int:
     """
     attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
     return mount.new_filesystem("sysfs", attributes=attributes | mount.MOUNT_ATTR_RDONLY)
+
+
+def host_sys() -> int:
+    """A detached copy of this machine's sysfs(5), read-only: for a slot in its network."""
+    tree = mount.open_tree("/sys")
+    mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree, recursive=True)
+    return tree
 
 
 def mount_sys(path: str, tree: int | None = None) -> None:

@@ -12,7 +12,7 @@ import os
 import select
 import socket
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 from sandboxd.launcher import joiner, kernel_mounts, profile, slot, twin, wire
 from sandboxd.launcher.spec import HostRoot
@@ -42,12 +42,20 @@ class ForkServer:
     """One loop over the service's socket and a pidfd for each child."""
 
     def __init__(
-        self, service: socket.socket, places: tuple[str, str], maps: tuple[str, str]
+        self,
+        service: socket.socket,
+        places: tuple[str, str],
+        maps: tuple[str, str],
+        network: Literal["own", "host"],
     ) -> None:
         self._service = service
         self._places = places
         self._uid_map, self._gid_map = maps
         self._single_id = maps[0].split() == ["0", "0", "1"]
+        self._shares_network = network == "host"
+        self._flags = namespaces.CONTAINER
+        if self._shares_network:
+            self._flags &= ~namespaces.CLONE_NEWNET
         self._own_net = namespaces.open_namespace("self", "net")
         self._poll = select.epoll()
         self._children: dict[int, Child] = {}
@@ -132,7 +140,9 @@ class ForkServer:
         given = [theirs.fileno(), alive]
         try:
             if network is None:
-                pid, pidfd, twin_pidfd = self._fork_slot(namespaces.CONTAINER, birth, told)
+                if self._shares_network:
+                    given.append(kernel_mounts.host_sys())
+                pid, pidfd, twin_pidfd = self._fork_slot(self._flags, birth, told)
             else:
                 pid, pidfd, twin_pidfd = self._fork_inside(network, given, birth, told)
             if pid == 0:
@@ -190,7 +200,7 @@ class ForkServer:
             pid, pidfd = namespaces.fork_into()
             if pid == 0:
                 ours.close()
-                joiner.run_in_child(theirs, single_id=self._single_id)
+                joiner.run_in_child(theirs, self._flags, single_id=self._single_id)
             self._keep(pidfd, Child(token, joins=True))
             self._tell(("child", token), [pidfd, ours.fileno()])
         finally:
@@ -206,11 +216,14 @@ class ForkServer:
             self._heirs[token] = pidfd
 
     def _open_socket(self, token: int, target: int, family: int, kind: int) -> None:
-        namespaces.setns(target, namespaces.CLONE_NEWNET)
-        try:
+        if self._shares_network:
             made = socket.socket(family, kind | socket.SOCK_CLOEXEC)
-        finally:
-            namespaces.setns(self._own_net, namespaces.CLONE_NEWNET)
+        else:
+            namespaces.setns(target, namespaces.CLONE_NEWNET)
+            try:
+                made = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+            finally:
+                namespaces.setns(self._own_net, namespaces.CLONE_NEWNET)
         with made:
             self._tell(("opened", token), [made.fileno()])
 
@@ -258,8 +271,18 @@ class ForkServer:
             twin.bury(pidfd)
 
 
-def main(service_fd: int, store: str, memory: str, uid_map: str, gid_map: str) -> NoReturn:
-    """Entry of the fork server's interpreter; `store` and `memory` as in `Launcher.spawn`."""
+def main(
+    service_fd: int,
+    store: str,
+    memory: str,
+    uid_map: str,
+    gid_map: str,
+    network: Literal["own", "host"] = "own",
+) -> NoReturn:
+    """Entry of the fork server's interpreter; `store` and `memory` as in `Launcher.spawn`.
+
+    `network`: whether slots unshare theirs, or share this process's.
+    """
     own_process.set_name("sandbox-launch")
     own_process.prctl(own_process.PR_SET_DUMPABLE, 0)
     os.umask(0)
@@ -268,4 +291,4 @@ def main(service_fd: int, store: str, memory: str, uid_map: str, gid_map: str) -
     gc.disable()
     gc.freeze()
     service = socket.socket(fileno=service_fd)
-    ForkServer(service, (store, memory), (uid_map, gid_map)).serve()
+    ForkServer(service, (store, memory), (uid_map, gid_map), network).serve()

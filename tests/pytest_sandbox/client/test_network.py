@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,3 +125,22 @@ def test_a_network_that_is_not_below_the_services_user_namespace_is_refused(clie
 def _children(pid: int) -> list[str]:
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return file.read().split()
+
+
+def test_the_network_of_this_machine(client: Client, busybox: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        script = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5).close()"
+        interfaces = sorted(os.listdir("/sys/class/net"))
+        with client.container("host", ["sleep", "60"], network="host", init=True) as k:
+            k.start()
+            joined = k.exec([sys.executable, "-c", script])
+            shown = k.exec(["ls", "/sys/class/net"]).stdout.decode().split()
+            assert k.inspect()["HostConfig"]["NetworkMode"] == "host"
+            assert k.ready(tcp=port) >= 0
+        alone = client.run(busybox, ["cat", "/etc/resolv.conf"], network="host")
+    assert (joined.exit_code, joined.stderr) == (0, b"")
+    assert sorted(shown) == interfaces
+    assert alone.stdout.strip() == Path("/etc/resolv.conf").read_bytes().strip()
+    with pytest.raises(CannotEnforce, match=r"net\.ipv4"):
+        client.run(busybox, ["true"], network="host", sysctls={"net.ipv4.ip_forward": "1"})
