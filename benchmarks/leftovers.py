@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import zlib
@@ -99,6 +100,10 @@ def _lines(pid: int, name: str) -> int:
     try:
         return Path(f"/proc/{pid}/{name}").read_text().count("\n")
     except _GONE:
+        return 0
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # mountinfo of one that has ended and is not reaped
+            raise
         return 0
 
 

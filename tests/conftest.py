@@ -19,12 +19,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-import hypothesis
 import pytest
-
-# A loaded machine is no fault of the code: no test asserts how long something takes.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
 
 pytest_plugins = ["pytester"]
 

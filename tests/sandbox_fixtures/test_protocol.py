@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox_fixtures.postgresql import protocol
 from sandbox_fixtures.postgresql.protocol import Refused, await_session, open_session
 
 READY = b"R\0\0\0\x08\0\0\0\0" + b"S\0\0\0\x11TimeZone\0UTC\0" + b"Z\0\0\0\x05I"
@@ -73,7 +74,10 @@ def test_a_starting_server_is_asked_again(path: Path) -> None:
     assert len(received) == 3
 
 
-def test_a_server_that_keeps_starting_is_given_up(path: Path) -> None:
+def test_a_server_that_keeps_starting_is_given_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "RETRY_SECONDS", 10.0)  # what the one answer may take
     with server(path, [[message(b"E", STARTING)]]), pytest.raises(Refused, match="starting up"):
         await_session(str(path), "u", "d", 0)
 

@@ -7,6 +7,7 @@ the parent, outside; what the test made in its `tmp_path` is removed inside, whe
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import shutil
@@ -25,6 +26,10 @@ from sandboxd.linux.idmap import IdMap
 # The default database lies in the checkout, which the tests' user may not be able to write.
 settings.register_profile("sandboxd", database=None, deadline=None)
 settings.load_profile("sandboxd")
+
+
+_STUCK = 110
+"""Seconds after which a child says where it hangs: a little before pytest-timeout ends its parent."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +53,8 @@ def _result_of_forked_child(work: Callable[[], Any]) -> Any:
     child = os.fork()
     if child == 0:
         os.close(reader)
+        faulthandler.register(signal.SIGALRM)
+        signal.alarm(_STUCK)
         try:
             result = (True, work())
         except BaseException:
