@@ -29,7 +29,7 @@ settings.load_profile("sandboxd")
 
 
 _STUCK = 110
-"""Seconds after which a child says where it hangs: a little before pytest-timeout ends its parent."""
+"""Seconds after which a child says where it hangs, before pytest-timeout ends its parent."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
