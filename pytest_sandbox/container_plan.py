@@ -13,6 +13,7 @@ from pytest_sandbox import lifecycle
 from pytest_sandbox.call_site import CallSite
 from pytest_sandbox.client.options import ContainerOptions, create_body
 from pytest_sandbox.client.volume import Volume
+from pytest_sandbox.hermetic.network import current_network
 from pytest_sandbox.image_plan import ImagePlan
 from pytest_sandbox.launch import Launch, Listener
 from pytest_sandbox.marker import Marked, marked
@@ -91,6 +92,8 @@ class ContainerPlan:
             "env": {**self.env, **asked.env},
             "show": [*options.show, *self.options.get("show", ())],
         }
+        if joined := current_network():
+            wanted.setdefault("network", joined)
         launch = Launch(
             client,
             lifecycle.unique_name(request.fixturename),

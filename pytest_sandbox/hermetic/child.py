@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, cast
 import pytest
 
 from pytest_sandbox.hermetic import companions, stream
+from pytest_sandbox.hermetic.import_warnings import is_of_import
 from pytest_sandbox.hermetic.leftovers import leftover_processes
 from pytest_sandbox.hermetic.settings import Asked
 
@@ -40,6 +41,8 @@ class Sender:
         self.incoming: stream.Incoming | None = None
         self.index = -1
         self.asks_for_leftovers = False
+        self.failed = False
+        """Whether the test has: then it stands still while witnesses look at its sandbox."""
         self.early_output: Sequence[str] = ()
         """What wider fixtures wrote to stdout and stderr: it belongs to the first setup."""
         self.synchronous = _shows_at_once(config)
@@ -57,6 +60,7 @@ class Sender:
 
     @pytest.hookimpl
     def pytest_runtest_logstart(self) -> None:
+        self.failed = False
         self.send("start", self.index)
         if self.synchronous:
             self.wait_for_pytest()
@@ -69,6 +73,7 @@ class Sender:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.failed |= report.failed
         if self.asks_for_leftovers and report.when == "teardown":
             self._look_for_leftovers(report)
         config = self._config
@@ -83,6 +88,8 @@ class Sender:
     @pytest.hookimpl
     def pytest_runtest_logfinish(self) -> None:
         self.send("finish", self.index)
+        if self.failed:
+            self.wait_for_pytest()
 
     @pytest.hookimpl
     def pytest_warning_recorded(
@@ -94,7 +101,8 @@ class Sender:
         category = warning_message.category
         found = (category.__module__, category.__qualname__, shown)
         place = warning_message.filename, warning_message.lineno
-        self.send("warning", found, place, when, str(nodeid), location)
+        once = is_of_import(warning_message)
+        self.send("warning", found, place, when, str(nodeid), location, once)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_enter_pdb(self) -> None:

@@ -6,6 +6,7 @@ given to `child_told` in pytest's own process.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ import pytest
 
 class Companion:
     """Does nothing; a subclass overrides what it needs."""
+
+    def before_fork(self, kept: frozenset[int]) -> None:
+        """In pytest's process, before each zygote; `kept`: descriptors that fixtures opened."""
 
     def in_zygote(self) -> None:
         """In the zygote, which no test runs in, after the fork: done once for many tests."""
@@ -33,3 +37,20 @@ _COMPANIONS = pytest.StashKey[list[Companion]]()
 def of(config: pytest.Config) -> list[Companion]:
     """Those of this run, in the order of registration: `of(config).append`."""
     return config.stash.setdefault(_COMPANIONS, [])
+
+
+def gather(config: pytest.Config) -> None:
+    """Register those that this run's plugins need, before the first test."""
+    from pytest_sandbox.hermetic.import_warnings import ImportWarnings
+    from pytest_sandbox.hermetic.threads import ForkCompanion
+
+    found: list[Companion | None] = [ForkCompanion(config), ImportWarnings()]
+    if "coverage" in sys.modules:
+        from pytest_sandbox.hermetic import coverage
+
+        found.append(coverage.companion_of(config))
+    if config.getoption("xmlpath", None):
+        from pytest_sandbox.hermetic import junit
+
+        found.append(junit.companion_of(config))
+    of(config).extend(companion for companion in found if companion is not None)

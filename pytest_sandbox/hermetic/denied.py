@@ -28,6 +28,15 @@ def close_workshop(config: pytest.Config) -> None:
         workshop.close()
 
 
+def enter_within(config: pytest.Config, namespace: int) -> None:
+    """Have a maker whose user namespace lies in that of the descriptor. Raises HostLacks."""
+    workshop = workshop_of(config)
+    if workshop.entered:
+        workshop.close()
+        workshop = config.stash[_WORKSHOP] = Workshop()
+    workshop.enter(namespace)
+
+
 def sandboxes_possible(config: pytest.Config) -> str | None:
     """None where a sandbox of this run can be built, as has been tried once; else why not."""
     if _REASON not in config.stash:

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox.hermetic import onlookers
+from pytest_sandbox.hermetic import companions, onlookers
 from pytest_sandbox.hermetic.denied import sandboxes_possible, workshop_of
 from pytest_sandbox.hermetic.landlocked import confine_forks
 from pytest_sandbox.hermetic.runner import Runner
+from pytest_sandbox.hermetic.services import are_used, lie_in_service
 from pytest_sandbox.hermetic.settings import Asked, asked_of, default_scope, require_full
-from pytest_sandbox.hermetic.units import Unit, node_of, unit_of
+from pytest_sandbox.hermetic.units import Unit, go_together, node_of, unit_of
 
 
 def begin(session: pytest.Session) -> None:
@@ -41,9 +42,10 @@ def begin(session: pytest.Session) -> None:
         confine_forks(config)
     else:
         onlookers.bring(session, asked)
-    runner = Runner(
-        session, None if denied else workshop_of(config), ahead=_has_a_core_to_spare(config)
-    )
+    companions.gather(config)
+    bound = lie_in_service(config) if not denied and are_used(session, asked) else ()
+    workshop = None if denied else workshop_of(config)
+    runner = Runner(session, workshop, ahead=_has_a_core_to_spare(config), bound=bound)
     in_worker = hasattr(config, "workerinput")
     plugin = WorkersLoop(session, runner, asked) if in_worker else Loop(session, runner, asked)
     config.pluginmanager.register(plugin, "hermetic-loop")
@@ -132,13 +134,13 @@ class WorkersLoop:
         if asked is None or os.getpid() != self._pid:
             return None
         self._calm_wrappers(item)
-        node = node_of(item, asked.scope)
         continued = None
-        if nextitem is not None and node is not item:
+        if nextitem is not None:
             following = self._index[nextitem]
-            if self._asked[following] == asked and node_of(nextitem, asked.scope) is node:
+            if go_together(self._session.items, self._asked, index, following):
                 continued = following
-        self._runner.run(Unit(asked, node, (index,)), nextitem, continued=continued)
+        unit = Unit(asked, node_of(item, asked.scope), (index,))
+        self._runner.run(unit, nextitem, continued=continued)
         return True
 
     @pytest.hookimpl(tryfirst=True)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from pytest_sandbox.hermetic import assembly, messages, reuse
+from pytest_sandbox.hermetic.network import OWN, SHARED
 from sandboxd.linux import idmap, mount, namespaces, process
 from sandboxd.linux.loopback import bring_up
 
@@ -53,6 +54,9 @@ def main(fd: int) -> None:
                 maps = _enter(fds)
                 gc.freeze()
                 answer = ("entered",)
+            elif fds:
+                made = _build_in_network(message[1:], maps, fds[0])
+                answer = ("built",)
             else:
                 made = _build(message[1:], maps)
                 answer = ("built",)
@@ -94,14 +98,14 @@ def _enter(fds: Sequence[int]) -> tuple[str, str]:
 def _build(arguments: Sequence[Any], maps: tuple[str, str]) -> tuple[int, int]:
     """Fork a sandbox; its pidfd and our end of its control socket, for pytest."""
     operations, numbers, stage, network = arguments
-    flags = _SHELL | (namespaces.CLONE_NEWNET if network else 0)
+    flags = _SHELL | (namespaces.CLONE_NEWNET if network == OWN else 0)
     ours, theirs = messages.pair()
     mapped, tell = os.pipe()
     pid, pidfd = namespaces.fork_into(flags)
     if pid == 0:
         ours.close()
         os.close(tell)
-        _become_in_child(theirs, mapped, operations, numbers, stage, network=network)
+        _become_in_child(theirs, mapped, operations, numbers, stage, network)
     theirs.close()
     os.close(mapped)
     try:
@@ -111,6 +115,29 @@ def _build(arguments: Sequence[Any], maps: tuple[str, str]) -> tuple[int, int]:
     finally:
         os.close(tell)
     return pidfd, ours.detach()
+
+
+def _build_in_network(
+    arguments: Sequence[Any], maps: tuple[str, str], network: int
+) -> tuple[int, ...]:
+    """The same, in a network namespace that there is. Whoever enters it cannot come back, so that
+    a process in between does, and leaves the sandbox to us."""
+    ours, theirs = messages.pair()
+    between = os.fork()
+    if between == 0:
+        try:
+            namespaces.setns(network, namespaces.CLONE_NEWNET)
+            messages.send(theirs, ("built", ""), _build(arguments, maps))
+        except OSError as error:
+            messages.send(theirs, ("failed", str(error)))
+        finally:
+            os._exit(0)
+    theirs.close()
+    with ours:
+        (_, why), made = messages.receive(ours)
+    if why:
+        raise OSError(why)
+    return tuple(made)
 
 
 def _write(path: str, text: str) -> None:
@@ -127,20 +154,20 @@ def _become_in_child(
     operations: Sequence[Any],
     numbers: Sequence[str],
     stage: str,
-    *,
-    network: bool,
+    network: str,
 ) -> NoReturn:
     """Build the root, say that it is ready, and answer until the other end is closed."""
     try:
         os.read(mapped, 1)
         _close_all_but(control.fileno())
-        process.set_parent_death_signal(signal.SIGKILL)
         process.set_name("hermetic")
         process.sethostname(HOST_NAME)
-        if network:
+        if network != SHARED:  # whose parent ends at once
+            process.set_parent_death_signal(signal.SIGKILL)
+        if network == OWN:
             bring_up()
         uppers = assembly.assemble_in_child(operations, stage)
-        handles = reuse.open_handles(uppers, numbers)
+        handles = reuse.open_handles(uppers, numbers, network=network == OWN)
         at_first = reuse.state(handles)
         messages.send(control, ("ready",), [uppers])
         _serve_in_child(control, handles, at_first)

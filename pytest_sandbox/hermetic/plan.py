@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from pytest_sandbox.hermetic import network
+
 FRESH: Final = {"/tmp": 0o1777, "/var/tmp": 0o1777, "/run": 0o755}
 """Directories that are empty in every sandbox, with their modes."""
 SYSTEM: Final = ("bin", "etc", "lib", "lib32", "lib64", "libx32", "sbin", "usr")
@@ -37,10 +39,8 @@ class Plan:
     operations: list[tuple[object, ...]] = field(default_factory=list)
     layout: dict[str, str] = field(default_factory=dict)
     stage: str = "/dev/shm"
-    network: bool = True
-    """Whether it has a network of its own."""
-    tag: str = ""
-    """Changed to make sandboxes that were built before unusable."""
+    network: str = network.OWN
+    """Whose network it is in: see pytest_sandbox.hermetic.network."""
 
     def numbered(self, path: str) -> str:
         number = str(len(self.layout))
@@ -50,7 +50,7 @@ class Plan:
     @property
     def spec(self) -> str:
         """A name for it that is equal where the sandboxes are interchangeable."""
-        return json.dumps([self.operations, self.stage, self.network, self.tag])
+        return json.dumps([self.operations, self.stage, self.network])
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,10 @@ class Host:
         return cls(home, tuple(visible), tuple(sockets), tuple(dict.fromkeys(mounts)))
 
 
-def build(
-    host: Host, declared: Iterable[str] | None = None, *, network: bool = True, tag: str = ""
-) -> Plan:
+def build(host: Host, declared: Iterable[str] | None = None, *, network: str = network.OWN) -> Plan:
     """The plan of a sandbox. With `declared` paths, only those, the system's and `visible`
-    ones are there; a declared file is read-only. `network`: False for the host's."""
-    plan = Plan(network=network, tag=tag)
+    ones are there; a declared file is read-only."""
+    plan = Plan(network=network)
     visible = _outermost(os.path.realpath(path) for path in host.visible)
     wanted = visible
     if declared is not None:

@@ -71,12 +71,12 @@ class Processes:
     def fileno(self) -> int:
         return self._zygote.fileno()
 
-    def fork(self, shell: Shell | None, network: bool) -> TestProcess:
+    def fork(self, shell: Shell | None, network: str) -> TestProcess:
         """A process in the sandbox, which waits for what to run. `network`: see Zygote.fork."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._count += 1
         with theirs:
-            self._zygote.fork(self._count, shell.pidfd if shell else None, network, theirs)
+            self._zygote.fork(self._count, shell, network, theirs)
         process = self._running[self._count] = TestProcess(self._count, shell, ours)
         return process
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_sandbox.hermetic.warning import HermeticWarning
+from pytest_sandbox.hermetic.warning import HermeticWarning, record
 
 
 class Replay:
@@ -40,18 +40,19 @@ class Replay:
         when: str,
         nodeid: str,
         location: object,
+        once: bool,
     ) -> None:
-        """`found`: module, class and text. One that Python shows once in a process comes from each
-        process: the first counts."""
+        """`found`: module, class and text. `once`: a plain run would show it once, but it comes
+        from each process."""
         module, name, text = found
-        if when != "runtest" or not nodeid:
+        if once or when != "runtest" or not nodeid:
             if (found, place) in self._seen:
                 return
             self._seen.add((found, place))
         message = warnings.WarningMessage(
             _instance(module, name, text), _category(module, name), place[0], place[1]
         )
-        self._record(message, when, nodeid, location)
+        record(self._config, message, when, nodeid, location)
 
     def left(self, item: pytest.Item, left: list[str]) -> None:
         """Say which processes a test has left."""
@@ -61,25 +62,18 @@ class Replay:
         message = warnings.WarningMessage(
             HermeticWarning(text), HermeticWarning, str(path), (line or 0) + 1
         )
-        self._record(message, "runtest", str(item.nodeid), None)
-
-    def _record(self, message: Any, when: str, nodeid: str, location: object) -> None:
-        self._config.hook.pytest_warning_recorded.call_historic(
-            kwargs={
-                "warning_message": message,
-                "when": when,
-                "nodeid": nodeid,
-                "location": location,
-            }
-        )
+        record(self._config, message, "runtest", str(item.nodeid), None)
 
 
 def _category(module: str, name: str) -> type[Warning]:
+    """The class of that qualified name; one that only the test's process knows, made anew."""
     try:
         found = getattr(import_module(module), name)
     except Exception:
-        return UserWarning
-    return found if isinstance(found, type) and issubclass(found, Warning) else UserWarning
+        found = None
+    if isinstance(found, type) and issubclass(found, Warning):
+        return found
+    return type(name.rpartition(".")[2], (UserWarning,), {"__module__": module})
 
 
 def _instance(module: str, name: str, text: str) -> Warning:

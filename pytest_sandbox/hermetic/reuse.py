@@ -12,6 +12,8 @@ import os
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from sandboxd.linux import keyring
+
 _IPC: Final = ("shm", "msg", "sem")
 
 
@@ -20,23 +22,29 @@ class Handles(NamedTuple):
 
     uppers: int
     roots: tuple[int, ...]
-    """O_PATH descriptors of the directories that every sandbox of its plan starts with."""
+    """O_PATH descriptors of all that is on its own file systems from the start."""
     own: int
     """Of pid 1's own directory in /proc."""
     last_pid: int
     """proc_sys_kernel(5) ns_last_pid; -1 where it cannot be written."""
+    network: bool
+    """Whether nobody else is in its network."""
 
 
-def open_handles(uppers: int, numbers: Sequence[str]) -> Handles:
+def open_handles(uppers: int, numbers: Sequence[str], *, network: bool) -> Handles:
     """To be called when the root is complete. Raises OSError."""
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    roots = [os.open(f"{number}/upper", flags, dir_fd=uppers) for number in numbers]
-    roots += [os.open(path, flags) for path in ("/dev", "/dev/mqueue")]
+    flags = os.O_PATH | os.O_CLOEXEC
+    roots = []
+    for number in numbers:
+        for _, _, files, at in os.fwalk(f"{number}/upper", dir_fd=uppers):
+            roots.append(os.open(".", flags, dir_fd=at))
+            roots += [os.open(name, flags | os.O_NOFOLLOW, dir_fd=at) for name in files]
+    roots += [os.open(path, flags) for path in ("/dev", "/dev/mqueue", "/dev/pts")]
     try:
         last_pid = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
         last_pid = -1
-    return Handles(uppers, tuple(roots), os.open("/proc/1", flags), last_pid)
+    return Handles(uppers, tuple(roots), os.open("/proc/1", flags), last_pid, network)
 
 
 def state(handles: Handles) -> tuple[object, ...]:
@@ -47,9 +55,10 @@ def state(handles: Handles) -> tuple[object, ...]:
         at = os.fstat(root)
         found.append((at.st_ctime_ns, at.st_mode, at.st_uid, at.st_gid))
     found += [_read(f"sysvipc/{kind}") for kind in _IPC]
-    found += [_read(f"net/{name}") for name in ("dev", "unix")]
+    if handles.network:
+        found += [_read(f"net/{name}") for name in ("dev", "unix")]
     found.append(os.listdir("/dev/mqueue"))
-    found.append(_read("keys"))
+    found.append(keyring.users_keys())
     return tuple(found)
 
 

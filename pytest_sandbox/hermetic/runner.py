@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox.hermetic import companions
+from pytest_sandbox.hermetic import companions, network
 from pytest_sandbox.hermetic.crash import crash_report
 from pytest_sandbox.hermetic.processes import Processes, TestProcess
 from pytest_sandbox.hermetic.replay import Replay
@@ -20,25 +20,36 @@ from pytest_sandbox.hermetic.shell import Shell
 from pytest_sandbox.hermetic.surroundings import Surroundings
 from pytest_sandbox.hermetic.units import Unit, wider_fixtures
 from pytest_sandbox.hermetic.wider import WiderFixtures
-from pytest_sandbox.hermetic.witness import witnesses
+from pytest_sandbox.hermetic.witness import only_failures, witnesses
 from pytest_sandbox.hermetic.workshop import Workshop
 
 
 class Runner:
     """One for each pytest process. Without a workshop its tests run in plain forks."""
 
-    def __init__(self, session: pytest.Session, workshop: Workshop | None, *, ahead: bool) -> None:
-        """`ahead`: fork the next unit's process while this one's runs."""
+    def __init__(
+        self,
+        session: pytest.Session,
+        workshop: Workshop | None,
+        *,
+        ahead: bool,
+        bound: tuple[str, ...] = (),
+    ) -> None:
+        """`ahead`: fork the next unit's process while this one's runs. `bound`: paths of the host
+        that every sandbox sees as they are."""
         self._session = session
         self._workshop = workshop
         self._ahead = ahead
-        self._surroundings = Surroundings(session)
-        self._wider = WiderFixtures(session)
+        self._surroundings = Surroundings(session, bound)
+        self._wider = WiderFixtures(session, self._shared_network)
+        session.config.pluginmanager.register(self._wider, "hermetic-wider")
         self._replay = Replay(session.config)
         self._witnesses = witnesses(session.config)
         self._processes: Processes | None = None
+        self._results: dict[Any, object] = {}
+        """Of all wider fixtures so far, by their definitions."""
         self._inherited: dict[Any, object] = {}
-        """Results of wider fixtures that the zygote has."""
+        """Those that the zygote has."""
         self._waiting: tuple[Unit, TestProcess] | None = None
         """The process that was forked ahead, and for what."""
 
@@ -62,7 +73,7 @@ class Runner:
         while left:
             if process.over:
                 process = self._new_process(unit)
-            part = left[:1] if self._witnesses else left
+            part = left[:1] if self._is_watched else left
             last = len(part) == len(left) and continued is None
             after = [*left[1:], continued][: len(part)]
             self._begin(process, unit, list(zip(part, after, strict=True)), last=last)
@@ -73,7 +84,7 @@ class Runner:
         if continued is not None and not process.over:
             self._waiting = unit, process
             return
-        if self._witnesses and not process.over:
+        if self._is_watched and not process.over:
             process.tell("bye")
             self._follow(process, ())
         self._leave(process, reusable=unit.asked.reuse and not process.has_left_some)
@@ -99,6 +110,7 @@ class Runner:
 
     def _bring_up_to_date(self, needed: dict[Any, object]) -> None:
         """A zygote that has the results of the wider fixtures."""
+        self._results.update(needed)
         if self._processes is not None and self._has(needed):
             return
         self._forget_waiting()
@@ -106,11 +118,17 @@ class Runner:
             self._processes.close()
         if self._workshop is not None and self._surroundings.look_again():
             self._workshop.drop_unused()
+        for companion in companions.of(self._session.config):
+            companion.before_fork(self._wider.descriptors)
         joined = None if self._workshop is None else os.pidfd_open(self._workshop.pid)
         self._processes = Processes(self._session, joined, self._wider.descriptors)
         if joined is not None:
             os.close(joined)
-        self._inherited = dict(needed)
+        self._inherited = {
+            definition: result
+            for definition, result in self._results.items()
+            if definition.cached_result is result
+        }
 
     def _has(self, needed: dict[Any, object]) -> bool:
         return all(
@@ -130,12 +148,21 @@ class Runner:
     def _new_process(self, unit: Unit) -> TestProcess:
         assert self._processes is not None
         if self._workshop is None:
-            return self._processes.fork(None, network=False)
-        plan = self._surroundings.plan(unit.asked)
+            return self._processes.fork(None, network.HOST)
+        plan = self._surroundings.plan(unit.asked.paths, self._wider.network(unit))
+        if plan.network == network.SHARED:
+            self._shared_network()
         shell = self._workshop.take(plan, fresh=not unit.asked.reuse)
         for witness in self._witnesses:
             witness.sandbox_ready(shell, str(unit.node.nodeid))
         return self._processes.fork(shell, plan.network)
+
+    def _shared_network(self) -> str | None:
+        """What containers join that fixtures wider than a sandbox make."""
+        if self._workshop is None:
+            return None
+        plan = self._surroundings.plan(None, network.OWN)
+        return f"pid:{self._workshop.shared_network(plan).pid}"
 
     def _prepare(self, following: Unit) -> None:
         """Fork the next unit's process now, where nothing that it needs will change before."""
@@ -170,7 +197,7 @@ class Runner:
         if process.shell is not None:
             for witness in self._witnesses:
                 witness.test_began(process.shell, process.nodeid)
-        leaves = last and not self._witnesses
+        leaves = last and not self._is_watched
         failed = self._session.testsfailed
         process.tell("run", pairs, failed, tuple(unit.asked), last, leaves)
 
@@ -179,20 +206,21 @@ class Runner:
         assert self._processes is not None
         items, ran = self._session.items, 0
         reports: list[pytest.TestReport] = []
-        started, running = time.time(), False
+        shown, started, running = 0, time.time(), False
         while (message := process.next_message(self._processes)) is not None:
             kind, *told = message
             if kind == "start":
-                reports, started, running = [], time.time(), True
+                reports, shown, started, running = [], 0, time.time(), True
                 self._replay.start(items[told[0]])
             elif kind == "report":
                 report = self._replay.restored(told[1])
                 process.failed |= report.failed
                 reports.append(report)
-                if not self._witnesses:
+                if not self._concerns_witnesses(reports):
                     self._replay.report(items[told[0]], report)
+                    shown += 1
             elif kind == "finish":
-                self._show_witnessed(process, items[told[0]], reports)
+                self._show_witnessed(process, items[told[0]], reports, shown)
                 self._replay.finish(items[told[0]])
             elif kind == "ran":
                 ran, running = ran + 1, False
@@ -210,9 +238,22 @@ class Runner:
             else:
                 self._hear(process, kind, told)
         if ran < len(part):
-            self._report_crash(process, items[part[ran]], reports, started, running=running)
+            if not running:
+                self._replay.start(items[part[ran]])
+                reports, shown = [], 0
+            self._report_crash(process, items[part[ran]], reports, shown, started)
             ran += 1
         return ran
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether somebody looks at every test, so that they are run one by one."""
+        return not all(map(only_failures, self._witnesses))
+
+    def _concerns_witnesses(self, reports: Sequence[pytest.TestReport]) -> bool:
+        return self._is_watched or (
+            bool(self._witnesses) and any(report.failed for report in reports)
+        )
 
     def _hear(self, process: TestProcess, kind: str, told: Sequence[Any]) -> None:
         """What is not about a report."""
@@ -235,15 +276,19 @@ class Runner:
             companion.child_told(value)
 
     def _show_witnessed(
-        self, process: TestProcess, item: pytest.Item, reports: Sequence[pytest.TestReport]
+        self,
+        process: TestProcess,
+        item: pytest.Item,
+        reports: Sequence[pytest.TestReport],
+        shown: int,
     ) -> None:
-        """With witnesses, the reports that they make of them are shown now."""
-        if not self._witnesses:
-            return
-        if process.shell is not None:
+        """Show what has not been `shown` so far, as the witnesses want to have it."""
+        if process.shell is not None and self._concerns_witnesses(reports):
+            failed = any(report.failed for report in reports)
             for witness in self._witnesses:
-                reports = witness.test_ended(process.shell, str(item.nodeid), reports)
-        for report in reports:
+                if failed or not only_failures(witness):
+                    reports = witness.test_ended(process.shell, str(item.nodeid), reports)
+        for report in reports[shown:]:
             process.failed |= report.failed
             self._replay.report(item, report)
 
@@ -252,22 +297,15 @@ class Runner:
         process: TestProcess,
         item: pytest.Item,
         reports: list[pytest.TestReport],
+        shown: int,
         started: float,
-        *,
-        running: bool,
     ) -> None:
         assert self._processes is not None
         self._processes.wait_for(process)
-        if not running:
-            self._replay.start(item)
-            reports = []
         left = self._workshop.left(process.shell) if self._workshop and process.shell else []
         report = crash_report(item, process.over, reports, started, left)
         process.failed = True
-        if self._witnesses:
-            self._show_witnessed(process, item, [*reports, report])
-        else:
-            self._replay.report(item, report)
+        self._show_witnessed(process, item, [*reports, report], shown)
         self._replay.finish(item)
         process.has_left_some = True
         self._leave(process, reusable=False)

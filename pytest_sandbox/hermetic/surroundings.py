@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from pytest_sandbox.hermetic.plan import Host, Plan, build
-from pytest_sandbox.hermetic.settings import Asked
 
 
 class Surroundings:
@@ -23,14 +22,13 @@ class Surroundings:
         self._base = ""
         self._plans: dict[tuple[object, ...], Plan] = {}
 
-    def plan(self, asked: Asked) -> Plan:
-        """What a sandbox for this looks like."""
-        key = (asked.paths, asked.network)
+    def plan(self, paths: tuple[str, ...] | None, network: str) -> Plan:
+        """What a sandbox for this looks like: with the declared paths, in that network."""
+        key = (paths, network)
         if key not in self._plans:
             if self._host is None:
                 self._host = Host.here(self._visible(), self._sockets)
-            network = asked.network != "host"
-            self._plans[key] = build(self._host, asked.paths, network=network)
+            self._plans[key] = build(self._host, paths, network=network)
         return self._plans[key]
 
     def look_again(self) -> bool:

@@ -37,14 +37,33 @@ def unit_of(items: Sequence[pytest.Item], asked: Sequence[Asked | None], first: 
     assert wanted is not None
     node = node_of(items[first], wanted.scope)
     last = first + 1
-    while (
-        node is not items[first]
-        and last < len(items)
-        and asked[last] == wanted
-        and node_of(items[last], wanted.scope) is node
-    ):
+    while last < len(items) and go_together(items, asked, last - 1, last):
         last += 1
     return Unit(wanted, node, tuple(range(first, last)))
+
+
+def go_together(
+    items: Sequence[pytest.Item], asked: Sequence[Asked | None], one: int, other: int
+) -> bool:
+    """Whether these tests, if one comes right after the other, share a sandbox.
+
+    They do not where a wider fixture has another parameter: pytest sets it up once more.
+    """
+    wanted = asked[one]
+    return (
+        wanted is not None
+        and asked[other] == wanted
+        and wanted.scope != "function"
+        and node_of(items[one], wanted.scope) is node_of(items[other], wanted.scope)
+        and _parameters(items[one], wanted.scope) == _parameters(items[other], wanted.scope)
+    )
+
+
+def _parameters(item: pytest.Item, scope: Scope) -> list[tuple[str, int]]:
+    indices = getattr(getattr(item, "callspec", None), "indices", None)
+    if not indices:
+        return []
+    return [(name, indices[name]) for name, _ in wider_fixtures(item, scope) if name in indices]
 
 
 def node_of(item: pytest.Item, scope: Scope) -> pytest.Item | pytest.Collector:

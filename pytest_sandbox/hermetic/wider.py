@@ -6,43 +6,82 @@ is inherited as a failure, and fails the test's setup there. PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from _pytest.outcomes import OutcomeException
 
-from pytest_sandbox.hermetic import descriptors
+from pytest_sandbox.hermetic import descriptors, network
 from pytest_sandbox.hermetic.units import Unit, wider_fixtures
 
 
 class WiderFixtures:
     """What is set up in this process on behalf of hermetic tests."""
 
-    def __init__(self, session: pytest.Session) -> None:
+    def __init__(
+        self, session: pytest.Session, find_shared_network: Callable[[], str | None]
+    ) -> None:
+        """`find_shared_network`: what containers of wider fixtures join."""
         self._session = session
         self._state: Any = session._setupstate
+        self._find_shared_network = find_shared_network
+        self._in_shared_network: set[Any] = set()
+        """Fixtures whose setup has made a container."""
+        self._on_the_way: list[Any] = []
         self.descriptors: frozenset[int] = frozenset()
         """Those that fixtures have opened."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
+        self._on_the_way.append(fixturedef)
+        try:
+            return (yield)
+        finally:
+            self._on_the_way.pop()
+
+    def network(self, unit: Unit) -> str:
+        """Whose network the unit's tests are in."""
+        if unit.asked.network == network.HOST:
+            return network.HOST
+        joined = self._in_shared_network and any(
+            definition in self._in_shared_network
+            for index in unit.indices
+            for _, definition in wider_fixtures(self._session.items[index], unit.asked.scope)
+        )
+        return network.SHARED if joined else network.OWN
+
+    def _find_network(self) -> str | None:
+        """A wider fixture makes a container."""
+        self._in_shared_network.update(self._on_the_way)
+        return self._find_shared_network()
 
     def set_up(self, unit: Unit) -> tuple[dict[Any, object], tuple[str, str]]:
         """Set up what the unit's tests need. Returns the results by definition, which a zygote
         must have to serve them, and what was written meanwhile to stdout and stderr."""
         needed: dict[Any, object] = {}
-        with _captured(self._session.config) as output:
-            self._retreat(unit)
-            before: frozenset[int] | None = None
-            for index in unit.indices:
-                item = self._session.items[index]
-                for name, definition in wider_fixtures(item, unit.asked.scope):
-                    if before is None:
-                        before = descriptors.opened()
+        output = ["", ""]
+        wanted = self._wanted(unit)
+        self._retreat(unit)
+        if any(_may_be_due(*each) for each in wanted):
+            before = descriptors.opened()
+            with _captured(self._session.config, output), network.joining(self._find_network):
+                for item, name, _ in wanted:
                     self._set_up(unit, item, name)
-                    needed[definition] = definition.cached_result
-            if before is not None:
-                self.descriptors |= descriptors.opened() - before
+            self.descriptors |= descriptors.opened() - before
+        for _, _, definition in wanted:
+            needed[definition] = definition.cached_result
         return needed, (output[0], output[1])
+
+    def _wanted(self, unit: Unit) -> list[tuple[pytest.Item, str, Any]]:
+        """Each wider fixture of the unit once, and a test that asks for it."""
+        found: dict[Any, tuple[pytest.Item, str, Any]] = {}
+        for index in unit.indices:
+            item = self._session.items[index]
+            for name, definition in wider_fixtures(item, unit.asked.scope):
+                found.setdefault(definition, (item, name, definition))
+        return list(found.values())
 
     def take_down(self, nextitem: pytest.Item | None) -> None:
         """Take down what the next test does not need. Raises what the teardowns raise."""
@@ -71,17 +110,22 @@ class WiderFixtures:
             self._state.stack.pop(item, None)
 
 
+def _may_be_due(item: pytest.Item, name: str, definition: Any) -> bool:
+    """Whether the fixture is not set up, or perhaps with another parameter."""
+    indices = getattr(getattr(item, "callspec", None), "indices", {})
+    return definition.cached_result is None or name in indices
+
+
 @contextmanager
-def _captured(config: pytest.Config) -> Iterator[list[str]]:
+def _captured(config: pytest.Config, output: list[str]) -> Iterator[None]:
     """Fills the list, at the end, with what was written to stdout and stderr."""
     manager: Any = config.pluginmanager.get_plugin("capturemanager")
-    output = ["", ""]
     if manager is None or not manager.is_globally_capturing():
-        yield output
+        yield
         return
     manager.resume_global_capture()
     try:
-        yield output
+        yield
     finally:
         manager.suspend_global_capture(in_=False)
         output[:] = manager.read_global_capture()

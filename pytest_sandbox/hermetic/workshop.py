@@ -18,9 +18,10 @@ from typing import Final
 
 from pytest_sandbox.errors import HostLacks
 from pytest_sandbox.hermetic import messages
+from pytest_sandbox.hermetic.network import SHARED
 from pytest_sandbox.hermetic.plan import Plan
 from pytest_sandbox.hermetic.shell import Shell
-from sandboxd.linux import pidfd
+from sandboxd.linux import namespaces, pidfd
 
 _AHEAD: Final = 2
 """Sandboxes of the plan in use that are ready, or on their way, besides those taken."""
@@ -47,12 +48,15 @@ class Workshop:
                 env={"PATH": os.environ.get("PATH", os.defpath)},
             )
         self._end = ours
-        self._entered = False
+        self.entered = False
+        """Whether it is in its user namespace."""
         self._ordered: dict[str, deque[Plan]] = {}
         self._orders: deque[Plan] = deque()
         self._building: dict[str, deque[Shell]] = {}
         self._returned: dict[str, deque[Shell]] = {}
         self._taken: set[Shell] = set()
+        self._network: Shell | None = None
+        self._network_fd = -1
 
     @property
     def pid(self) -> int:
@@ -64,13 +68,19 @@ class Workshop:
 
         Raises HostLacks.
         """
-        if self._entered:
+        if self.entered:
             return
         messages.send(self._end, ("enter",), [] if outer is None else [outer])
         answer, _ = self._answer()
         if answer[0] == "failed":
             raise HostLacks("enter a user namespace", answer[1], "sandboxctl doctor")
-        self._entered = True
+        self.entered = True
+
+    def shared_network(self, plan: Plan) -> Shell:
+        """A sandbox that no test runs in: its network is that of all whose plan says SHARED."""
+        if self._network is None:
+            self._network = self.take(plan, fresh=True)
+        return self._network
 
     def order(self, plan: Plan, ahead: int = _AHEAD) -> None:
         """See to it that so many of the plan's sandboxes are on their way or ready."""
@@ -80,7 +90,7 @@ class Workshop:
         for _ in range(ahead - len(building) - waiting):
             numbers = list(plan.layout)
             wanted = ("build", plan.operations, numbers, plan.stage, plan.network)
-            messages.send(self._end, wanted)
+            messages.send(self._end, wanted, self._joined(plan))
             self._orders.append(plan)
 
     def take(self, plan: Plan, *, fresh: bool) -> Shell:
@@ -149,6 +159,9 @@ class Workshop:
                 self.end(shell)
         self._building.clear()
         self._returned.clear()
+        if self._network_fd >= 0:
+            os.close(self._network_fd)
+            self._network_fd = -1
 
     def drop_unused(self) -> None:
         """End the sandboxes that are ready or given back: they were built before something that
@@ -158,6 +171,15 @@ class Workshop:
         for shells in (*self._building.values(), *self._returned.values()):
             while shells:
                 self.end(shells.popleft())
+
+    def _joined(self, plan: Plan) -> list[int]:
+        """A descriptor of the network namespace that the plan's sandboxes lie in, if there is one
+        already."""
+        if plan.network != SHARED or self._network is None:
+            return []
+        if self._network_fd < 0:
+            self._network_fd = namespaces.open_namespace(self._network.pid, "net")
+        return [self._network_fd]
 
     def _clean(self, spec: str) -> Shell | None:
         """A sandbox that was given back and has answered that it is clean. The others go."""

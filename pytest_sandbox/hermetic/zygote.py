@@ -13,14 +13,15 @@ import signal
 import socket
 import sys
 import warnings
-from collections import deque
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import pytest
 
 from pytest_sandbox.hermetic import child, descriptors, memory, messages
+from pytest_sandbox.hermetic.network import HOST, be_in_network_of
+from pytest_sandbox.hermetic.shell import Shell
 from pytest_sandbox.hermetic.witness import zygote_preparations
-from sandboxd.linux import capabilities, namespaces, process
+from sandboxd.linux import capabilities, keyring, namespaces, process
 
 ROOTS: Final = (
     "CHOWN",
@@ -55,19 +56,19 @@ class Zygote:
             _become_in_child(session, theirs, joined, kept)
         theirs.close()
         self._end = ours
-        self._ended: deque[tuple[int, int, str]] = deque()
 
     def fileno(self) -> int:
         """Readable when a process has ended."""
         return self._end.fileno()
 
-    def fork(self, number: int, shell: int | None, network: bool, end: socket.socket) -> None:
-        """Ask for a process in the sandbox of the pidfd `shell`, with `end` to talk to us.
+    def fork(self, number: int, shell: Shell | None, network: str, end: socket.socket) -> None:
+        """Ask for a process in the sandbox, with `end` to talk to us.
 
-        `number` names it in what `ended` returns. `network`: whether the sandbox has its own.
+        `number` names it in what `ended` returns. `network`: whose the sandbox is in.
         """
-        fds = [end.fileno()] if shell is None else [end.fileno(), shell]
-        messages.send(self._end, ("fork", number, network), fds)
+        fds = [end.fileno()] if shell is None else [end.fileno(), shell.pidfd]
+        pid = 0 if shell is None else shell.pid
+        messages.send(self._end, ("fork", number, pid, network), fds)
 
     def ended(self) -> tuple[int, int, str]:
         """(number, wait status, why it never began) of the next process that has ended; waits.
@@ -109,7 +110,7 @@ def _become_in_child(
         memory.settle(len(session.items))
         gc.freeze()
         _serve_in_child(session, control)
-    except EOFError:
+    except (EOFError, ConnectionError):
         os._exit(0)
     except BaseException as error:
         os.write(2, f"hermetic: the zygote failed: {error!r}\n".encode())
@@ -130,9 +131,14 @@ def _serve_in_child(session: pytest.Session, control: socket.socket) -> NoReturn
                 _, status = os.waitpid(pid, 0)
                 messages.send(control, ("ended", number, status, ""))
                 continue
-            (_, number, network), fds = messages.receive(control)
+            (_, number, inside, network), fds = messages.receive(control)
             try:
-                pid = _fork_in_child(session, control, fds, network=network, others=running)
+                if len(fds) > 1:
+                    # Repeatable, unlike unshare(2): the next child is born there, we stay.
+                    namespaces.setns(fds[1], namespaces.CLONE_NEWPID)
+                pid = os.fork()
+                if pid == 0:
+                    _run_in_child(session, fds, inside, network, [control.detach(), *running])
             except OSError as error:
                 messages.send(control, ("ended", number, 0, str(error)))
             else:
@@ -144,30 +150,25 @@ def _serve_in_child(session: pytest.Session, control: socket.socket) -> NoReturn
                     os.close(received)
 
 
-def _fork_in_child(
-    session: pytest.Session,
-    control: socket.socket,
-    fds: list[int],
-    *,
-    network: bool,
-    others: dict[int, Any],
-) -> int:
-    end, *shell = fds
-    if shell:
-        # Repeatable, unlike unshare(2): the next child is born there, and this process stays.
-        namespaces.setns(shell[0], namespaces.CLONE_NEWPID)
-    pid = os.fork()
-    if pid == 0:
+def _run_in_child(
+    session: pytest.Session, fds: list[int], inside: int, network: str, inherited: list[int]
+) -> NoReturn:
+    """Enter the sandbox, if there is one, and be a test's process. `inside`: the sandbox's pid 1,
+    as pytest sees it; `inherited`: descriptors of the zygote's."""
+    try:
+        end, *shell = fds
         if shell:
-            flags = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID
-            if not network:
-                flags &= ~namespaces.CLONE_NEWNET
+            shared = network == HOST and namespaces.CLONE_NEWNET
+            flags = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID & ~shared
             namespaces.setns(shell[0], flags)
             capabilities.set_exactly(ROOTS if os.geteuid() == 0 else ())
-            os.close(shell[0])
-        control.close()
-        for other in others:
-            os.close(other)
+            if network != HOST:
+                be_in_network_of(inside)
+        for fd in (*inherited, *shell):
+            os.close(fd)
         process.set_parent_death_signal(signal.SIGKILL)
-        child.run_in_child(session, socket.socket(fileno=end))
-    return pid
+        keyring.join_new_session()
+    except BaseException as error:
+        os.write(2, f"hermetic: entering a sandbox: {error}\n".encode())
+        os._exit(1)
+    child.run_in_child(session, socket.socket(fileno=end))
