@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from pytest_sandbox.autostart import Service
 from pytest_sandbox.client.builds import BuildOptions, Context
@@ -14,8 +14,11 @@ from pytest_sandbox.client.pulls import Credentials, PullProgress
 from pytest_sandbox.client.results import RunResult
 from pytest_sandbox.client.session import Client
 from pytest_sandbox.client.snapshot import Claim, Recipe, Snapshot
+from pytest_sandbox.client.targets import Query
+from pytest_sandbox.client.transport import Request
 from pytest_sandbox.cost.events import SILENT, Recorder
 from pytest_sandbox.departures import Departures
+from pytest_sandbox.hermetic.network import current_network
 from pytest_sandbox.options import Options
 
 
@@ -38,6 +41,8 @@ class RunClient(Client):
         self.made: set[str] = set()
         """Ids of the containers that tests made by hand, gone or not."""
         self.departures = Departures(self)
+        self.prepare_body: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None = None
+        """From a new container's name and body to the body that is sent: for post mortems."""
         self._show = options.show
 
     def run(
@@ -49,7 +54,7 @@ class RunClient(Client):
         timeout: float | None = None,
         **options: Unpack[ContainerOptions],
     ) -> RunResult:
-        options["show"] = [*self._show, *options.get("show", ())]
+        self._complete(options)
         return super().run(self._named(image), args, stdin=stdin, timeout=timeout, **options)
 
     def container(
@@ -60,8 +65,25 @@ class RunClient(Client):
         name: str | None = None,
         **options: Unpack[ContainerOptions],
     ) -> Container:
-        options["show"] = [*self._show, *options.get("show", ())]
+        self._complete(options)
         return super().container(self._named(image), args, name=name, **options)
+
+    def _complete(self, options: ContainerOptions) -> None:
+        options["show"] = [*self._show, *options.get("show", ())]
+        if joined := current_network():
+            options.setdefault("network", joined)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: object = None,
+        **rest: Any,
+    ) -> Request:
+        if self.prepare_body is not None and path == "/containers/create":
+            body = self.prepare_body(str((query or {}).get("name")), cast(Mapping[str, Any], body))
+        return super().request(method, path, query, body, **rest)
 
     def create_container(self, body: Mapping[str, Any], *, name: str | None = None) -> Container:
         container = super().create_container(body, name=name)
