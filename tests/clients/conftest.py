@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from tests.conftest import Service
 
 
+SIZE = 'while [ -z "$(stty size 2>/dev/null)" ]; do sleep 0.01; done; stty size'
+"""Prints rows and columns once they are known: a CLI before API 1.42 sends them after the start."""
+
+
+def unique(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
 def commands_called(name: str) -> list[str]:
     """Every different program of this name on PATH: CLIs of several ages may be installed."""
     found = (Path(directory) / name for directory in os.get_exec_path())
@@ -121,6 +129,6 @@ def docker(request: pytest.FixtureRequest, service: Service, tmp_path: Path) -> 
 @pytest.fixture
 def name(docker: Docker) -> Iterator[str]:
     """A name for one container, which is removed when the test is over."""
-    unique = f"t-{uuid.uuid4().hex[:12]}"
-    yield unique
-    docker("rm", "-f", "-v", unique)
+    chosen = unique("t")
+    yield chosen
+    docker("rm", "-f", "-v", chosen)

@@ -197,7 +197,7 @@ def test_volumes(client: Any, busybox: str) -> None:
 
 
 def test_images(client: Any, busybox: str, busybox_tar: Path) -> None:
-    from .test_docker_cli import saved_image
+    from .test_docker_storage import saved_image
 
     reference = f"loaded-{uuid.uuid4().hex[:8]}:1"
     (image,) = client.images.load(saved_image(busybox_tar.read_bytes(), reference))
