@@ -20,11 +20,6 @@ _OVERLAYS_OWN: Final = ("user.overlay.", "trusted.overlay.")
 _PROBE: Final = "user.sandboxd.probe"
 
 
-def mark_opaque(directory: str | int) -> None:
-    """setxattr(2): hide what lower layers have in `directory`. Raises OSError."""
-    os.setxattr(directory, OPAQUE, b"y")
-
-
 def is_opaque(directory: str | int) -> bool:
     """getxattr(2): whether `directory` hides what lower layers have. Raises OSError."""
     try:
