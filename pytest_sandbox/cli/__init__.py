@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
+
+from pytest_sandbox.cli import hangup
 
 _COMMANDS = {
     "run": ("running:run", "Run a command in a new container."),
@@ -39,6 +41,8 @@ _COMMANDS = {
     "image": ("images:image", "Make, list and remove images."),
     "volume": ("volumes:volume", "Make, list and remove volumes."),
     "snapshot": ("volumes:snapshot", "List, share and remove snapshots."),
+    "shell": ("post_mortem:shell", "Enter the state that a failed test left."),
+    "rerun": ("post_mortem:rerun", "Run a failed test again, on a clone of its state."),
     "registry": ("registry:registry", "Serve this machine's images as a registry."),
     "service": ("service:service", "Start, stop and look at the sandbox service."),
     "doctor": ("service:doctor", "Say whether this machine can run containers."),
@@ -65,6 +69,20 @@ class _Commands(click.Group):
         assert isinstance(found, click.Command)
         return found
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        with hangup.noticed():  # --help prints in here
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with hangup.noticed():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
@@ -83,6 +101,8 @@ def main() -> NoReturn:
     """Run the command line and exit: 1 for a failure, 2 for wrong usage, else the command's own."""
     try:
         status = root.main(standalone_mode=False)
+    except hangup.HungUp:
+        hangup.end()
     except click.ClickException as error:
         error.show()
         status = error.exit_code

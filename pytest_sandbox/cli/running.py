@@ -87,7 +87,7 @@ def _run(image: str, args: tuple[str, ...], options: dict[str, Any]) -> int:
         _keep_named_volumes(client, body)
         container = client.create_container(body, name=options["name"])
         if foreground:
-            return _in_foreground(client, container, options)
+            return run_in_foreground(client, container, options)
         container.start()
         click.echo(container.id)
         return 0
@@ -147,8 +147,8 @@ def container_body(image: str, args: tuple[str, ...], options: dict[str, Any]) -
     return body
 
 
-def _in_foreground(client: Client, container: Container, options: dict[str, Any]) -> int:
-    """Attach, start, copy the streams until they end; the exit code.
+def run_in_foreground(client: Client, container: Container, options: dict[str, Any]) -> int:
+    """Attach, start, copy the streams until they end; the exit code. `options` are `run`'s.
 
     Attached and waited for before the start, so that neither output nor exit code is missed.
     """

@@ -37,6 +37,11 @@ class Container:
         self._name = name
 
     @property
+    def client(self) -> Client:
+        """The client that it was made or found with."""
+        return self._client
+
+    @property
     def name(self) -> str:
         """Its unique name, without Docker's leading slash."""
         if not self._name:
@@ -256,6 +261,17 @@ class Container:
 
         with self._client.stream("GET", self._path("export")) as answer:
             write_out(answer, target, progress)
+
+    def put_archive(self, directory: str, archive: BinaryIO) -> None:
+        """Unpack a tar, plain or compressed, in a directory of it that is there already."""
+        from pytest_sandbox.client.images import upload
+        from pytest_sandbox.client.targets import with_query
+        from pytest_sandbox.client.transport import Request
+
+        target = with_query(self._path("archive"), {"path": directory})
+        headers = {"Content-Type": "application/x-tar"}
+        with upload(archive, None) as blocks:
+            self._client.send(Request("PUT", target, blocks, headers))
 
     def remove(self, force: bool = True) -> None:
         """Remove it and its anonymous volumes. Conflict when it runs and `force` is false."""

@@ -377,6 +377,10 @@ class Client(SnapshotCalls, TransferCalls):
         request = Request("POST", with_query(path, query), data, headers)
         return Attachment(*self._transport.hijack(request))
 
+    def send(self, request: Request) -> Any:
+        """A call that was made with `request` or by hand; the decoded answer, None if empty."""
+        return self._transport.request(request).json()
+
     def _upload(self, path: str, query: Query, blocks: Iterator[bytes]) -> list[dict[str, Any]]:
         headers = {"Content-Type": "application/x-tar"}
         request = Request("POST", with_query(path, query), blocks, headers)

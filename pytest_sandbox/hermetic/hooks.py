@@ -6,11 +6,16 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pytest_sandbox.hermetic import settings
 from pytest_sandbox.hermetic.escapes import settings as escapes
 from pytest_sandbox.post_mortem import settings as post_mortem
+
+if TYPE_CHECKING:
+    from pytest_sandbox.client.container import Container
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,6 +60,18 @@ def _what_is_missing(config: pytest.Config) -> str | None:
     from pytest_sandbox.hermetic.landlocked import describe
 
     return describe(why)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sandbox_container_started(container: Container, request: pytest.FixtureRequest) -> None:
+    """From the first container on, the containers of failed tests are kept."""
+    manager, kept = request.config.pluginmanager, post_mortem.bounds(request.config)
+    if kept is not None and not manager.has_plugin("sandbox-container-keeper"):
+        from pytest_sandbox.post_mortem.containers import ContainerKeeper
+
+        keeper = ContainerKeeper(request.config, kept)
+        manager.register(keeper, "sandbox-container-keeper")
+        keeper.pytest_sandbox_container_started(container, request)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_sandbox.hermetic import network
+from pytest_sandbox.hermetic.network import HOST
 
 FRESH: Final = {"/tmp": 0o1777, "/var/tmp": 0o1777, "/run": 0o755}
 """Directories that are empty in every sandbox, with their modes."""
@@ -97,7 +98,7 @@ def build(host: Host, declared: Iterable[str] | None = None, *, network: str = n
     for path in host.sockets:
         if os.path.exists(path):
             plan.operations.append(("bind", path, path))
-    if network:
+    if network != HOST:
         plan.operations.append(("text", "/etc/resolv.conf", _RESOLVER))
     plan.stage = _stage([str(operation[-1]) for operation in plan.operations])
     return plan

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from pytest_sandbox.errors import HostLacks, NotFound
+from pytest_sandbox.errors import NotFound
+from pytest_sandbox.hermetic.network import HOST, OWN
 from pytest_sandbox.hermetic.plan import Plan
 from pytest_sandbox.hermetic.workshop import Workshop
 from pytest_sandbox.hermetic.zygote import ROOTS
-from pytest_sandbox.post_mortem.shelf import Kept
+from pytest_sandbox.post_mortem.copying import Copier
+from pytest_sandbox.post_mortem.finding import is_below
+from pytest_sandbox.post_mortem.shelf import Kept, remove_tree
 from pytest_sandbox.post_mortem.state import UPPERS
 from sandboxd.linux import capabilities, namespaces, process
 
 _NOT_EXECUTED: Final = 126
 _NOT_FOUND: Final = 127
+_PLACES: Final = ("/dev/shm", "/var/tmp", "/tmp", "/run")
+"""For copies: not all of them lie in one tree."""
 _SPECIAL: Final = frozenset(":,\\")
 """What mount(2) takes for separators in its options."""
 
@@ -30,7 +38,11 @@ def run_inside(kept: Kept, command: Sequence[str], directory: str) -> int:
 
     Returns its exit code, 128 and the number for a signal. Raises HostLacks, NotFound.
     """
-    plan = layered(kept)
+    with ExitStack() as held:
+        return _run(layered(kept, held), kept, command, directory)
+
+
+def _run(plan: Plan, kept: Kept, command: Sequence[str], directory: str) -> int:
     workshop = Workshop()
     try:
         workshop.enter()
@@ -45,29 +57,31 @@ def run_inside(kept: Kept, command: Sequence[str], directory: str) -> int:
         workshop.close()
 
 
-def layered(kept: Kept) -> Plan:
+def layered(kept: Kept, held: ExitStack) -> Plan:
     """The plan of the test's sandbox with the kept uppers as the topmost lower directories.
 
-    Raises NotFound where the state cannot be laid over this machine as it is now.
+    `held` removes what is needed until the sandbox has ended. Raises NotFound where the state
+    cannot be laid over this machine as it is now.
     """
     uppers = kept.path / UPPERS
-    if _SPECIAL & set(str(uppers)):
-        why = "its path has a colon, a comma or a backslash"
+    operations, stage, network = kept.state.plan
+    if _SPECIAL & set(str(uppers)) or is_below(str(uppers), stage):
+        why = f"its path has a colon, a comma or a backslash, or lies in {stage}"
         raise NotFound(f"{kept.path}", why, "set SANDBOX_ROOT to another directory, and run again")
-    operations, stage, network, tag = kept.state.plan
-    plan = Plan(stage=stage, network=network, tag=f"{tag}{kept.id}")
+    plan = Plan(stage=stage, network=HOST if network == HOST else OWN)
+    layers = {number: uppers / number for number in kept.state.uppers}
     for kind, *arguments in operations:
-        plan.operations += _relaid(plan, kind, arguments, uppers, kept.state.uppers)
+        plan.operations += _relaid(plan, kind, arguments, layers, held)
     return plan
 
 
 def _relaid(
-    plan: Plan, kind: str, arguments: list[Any], uppers: Path, numbers: Sequence[str]
+    plan: Plan, kind: str, arguments: list[Any], kept: Mapping[str, Path], held: ExitStack
 ) -> list[tuple[object, ...]]:
     if kind == "overlay":
         number, path, mode, uid, gid, lower = arguments
         plan.layout[number] = path
-        layers = [str(uppers / number)] if number in numbers else []
+        layers = [str(_apart(kept[number], lower, plan.stage, held))] if number in kept else []
         layers += [lower] if os.path.isdir(lower) else []
         if not layers:
             return [("fresh", number, path, mode)]
@@ -75,20 +89,36 @@ def _relaid(
     if kind == "fresh":
         number, path, mode = arguments
         plan.layout[number] = path
-        if number in numbers:
-            owner = os.stat(uppers / number)
-            layer = str(uppers / number)
+        if number in kept:
+            owner = os.stat(kept[number])
+            layer = str(kept[number])
             return [("overlay", number, path, mode, owner.st_uid, owner.st_gid, layer)]
     elif kind == "root":
         number, mode = arguments
         plan.layout[number] = "/"
-        if number in numbers:
+        if number in kept:
             owner = os.stat("/")
-            layer = f"{uppers / number}:{plan.stage}/skeleton"
+            layer = f"{kept[number]}:{plan.stage}/skeleton"
             return [("overlay", number, "/", mode, owner.st_uid, owner.st_gid, layer)]
     elif kind in ("bind", "tree") and not os.path.exists(arguments[1]):
         return []  # the socket of a service that has ended
     return [(kind, *arguments)]
+
+
+def _apart(upper: Path, lower: str, stage: str, held: ExitStack) -> Path:
+    """The kept upper, or a copy of it where it lies in the very tree that it is to be laid over,
+    which overlayfs refuses (ELOOP)."""
+    if not is_below(str(upper), lower):
+        return upper
+    place = next(each for each in _PLACES if not is_below(each, lower) and each != stage)
+    copy = tempfile.mkdtemp(prefix="post-mortem-", dir=place)
+    held.callback(remove_tree, Path(copy))
+    with ExitStack() as opened:
+        source, target = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (upper, copy))
+        for fd in (source, target):
+            opened.callback(os.close, fd)
+        Copier(sys.maxsize).copy(source, target)
+    return Path(copy)
 
 
 def _wait(child: int) -> int:
@@ -121,14 +151,14 @@ def _enter_in_child(
     try:
         process.set_parent_death_signal(signal.SIGKILL)
         namespaces.setns(maker, namespaces.CLONE_NEWUSER)
-        rights = ROOTS if os.geteuid() == 0 else ()
-        capabilities.drop_bounding(rights)
         namespaces.setns(shell, namespaces.CLONE_NEWPID)
         child = os.fork()
         if child == 0:
             flags = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID
-            namespaces.setns(shell, flags if plan.network else flags & ~namespaces.CLONE_NEWNET)
-            capabilities.set_exactly(rights)
+            namespaces.setns(shell, flags & ~(plan.network == HOST and namespaces.CLONE_NEWNET))
+            if os.geteuid() == 0:
+                capabilities.drop_bounding(ROOTS)
+            capabilities.set_exactly(ROOTS if os.geteuid() == 0 else ())
             process.set_parent_death_signal(signal.SIGKILL)
             _execute_in_child(command, directory, environ)
         _, status = os.waitpid(child, 0)
@@ -153,10 +183,3 @@ def _execute_in_child(
     except OSError as error:
         os.write(2, f"sandboxctl: {command[0]}: {error.strerror}\n".encode())
         os._exit(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTED)
-
-
-def require_sandbox(kept: Kept) -> None:
-    """Raises HostLacks for a state that has no sandbox to enter."""
-    if not kept.state.hermetic:
-        why = "neither a sandbox nor containers are kept of it"
-        raise HostLacks(kept.state.nodeid, why, "sandboxctl rerun runs it again")

@@ -20,7 +20,7 @@ def find(kept: Sequence[Kept], nodeid: str, directory: str) -> Kept:
     if not found:
         what = f"nothing is kept of {nodeid}"
         raise NotFound(what, "it has not failed of late", "sandboxctl shell lists what is kept")
-    here = [each for each in found if _is_below(directory, each.state.rootdir)]
+    here = [each for each in found if is_below(directory, each.state.rootdir)]
     return (here or found)[0]
 
 
@@ -28,5 +28,6 @@ def _ends_with(nodeid: str, end: str) -> bool:
     return nodeid.endswith(end) and nodeid[: -len(end)].endswith(("/", "::"))
 
 
-def _is_below(path: str, directory: str) -> bool:
+def is_below(path: str, directory: str) -> bool:
+    """Whether an absolute path is the directory or lies in it."""
     return os.path.commonpath((path, directory)) == directory

@@ -15,7 +15,7 @@ from pytest_sandbox.hermetic.shell import Shell
 from pytest_sandbox.post_mortem import recording
 from pytest_sandbox.post_mortem.copying import Copier, TooLarge
 from pytest_sandbox.post_mortem.shelf import Bounds, Shelf
-from pytest_sandbox.post_mortem.state import REPORT, UPPERS, State
+from pytest_sandbox.post_mortem.state import REPORT, UPPERS, VOLUMES, ContainerState, State
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -56,6 +56,7 @@ class Keeper:
                 copier, numbers = _copy_uppers(shell, staged / UPPERS, self._bounds.size)
                 (staged / REPORT).write_text(recording.text_of(reports))
                 environ, settings = self._settings(nodeid)
+                containers = _containers(shell, reports, staged / VOLUMES)
                 state = State(
                     nodeid=nodeid,
                     when=time.time(),
@@ -63,8 +64,9 @@ class Keeper:
                     settings=dict(settings),
                     plan=tuple(json.loads(shell.spec)),
                     uppers=numbers,
+                    containers=containers,
                     left_out=tuple(copier.left_out),
-                    size=copier.size,
+                    size=copier.size + sum(each.size for each in containers),
                 )
                 self._shelf.publish(staged, state, self._bounds)
         except TooLarge:
@@ -72,6 +74,18 @@ class Keeper:
         except OSError as error:
             return f"the state is not kept: {error}"
         return recording.command(nodeid)
+
+
+def _containers(
+    shell: Shell, reports: Sequence[pytest.TestReport], target: Path
+) -> tuple[ContainerState, ...]:
+    """Those of the test's fixtures, whose states its own process has collected."""
+    for report in reports:
+        if told := getattr(report, "sandbox_containers", None):
+            from pytest_sandbox.post_mortem.containers import take_over
+
+            return take_over(f"/proc/{shell.pid}/root", told, target)
+    return ()
 
 
 def _copy_uppers(shell: Shell, target: Path, budget: int) -> tuple[Copier, tuple[str, ...]]:

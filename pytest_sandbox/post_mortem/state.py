@@ -11,6 +11,7 @@ FORMAT: Final = 1
 FILE: Final = "state.json"
 REPORT: Final = "report.txt"
 UPPERS: Final = "uppers"
+VOLUMES: Final = "volumes"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class ContainerState:
     """Path in the container to the archive of what was mounted there, in this state's directory."""
     command: tuple[str, ...] = ()
     """What it ran."""
+    size: int = 0
+    """Bytes of its writable layer."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
 
@@ -14,9 +15,18 @@ from pytest_sandbox.hermetic.escapes.escape import KINDS, Escape, attach
 from pytest_sandbox.hermetic.escapes.settings import ReportSettings
 from pytest_sandbox.hermetic.escapes.watch import Watch
 from pytest_sandbox.hermetic.escapes.writes import Writes, ignoring
+from pytest_sandbox.hermetic.network import HOST
 from pytest_sandbox.hermetic.shell import Shell
 
 TITLE = "hermetic report"
+
+
+class _Plan(NamedTuple):
+    """Of a sandbox's plan: the numbers of the mounts that hide what the host has there, and whose
+    network it is in."""
+
+    fresh: frozenset[str]
+    network: str
 
 
 @dataclass
@@ -35,12 +45,13 @@ class EscapeWitness:
         self._settings, self._watch = settings, watch
         self._ignored = ignoring(settings.ignored)
         self._sandboxes: dict[Shell, _Sandbox] = {}
-        self._fresh_of: dict[str, frozenset[str]] = {}
+        self._plans: dict[str, _Plan] = {}
 
     def sandbox_ready(self, shell: Shell, nodeid: str) -> None:
-        writes = Writes(shell.uppers, shell.layout, self._fresh(shell.spec), self._ignored)
+        plan = self._plan(shell.spec)
+        writes = Writes(shell.uppers, shell.layout, plan.fresh, self._ignored)
         self._sandboxes[shell] = _Sandbox(writes)
-        if self._watch is not None:
+        if self._watch is not None and plan.network != HOST:
             try:
                 self._watch.serve_names(shell.pidfd)
             except OSError as error:
@@ -71,19 +82,20 @@ class EscapeWitness:
         self._sandboxes.pop(shell, None)
         return False
 
-    def _fresh(self, spec: str) -> frozenset[str]:
-        """The numbers of the mounts that hide what the host has there."""
-        if spec not in self._fresh_of:
-            operations = json.loads(spec)[0]
+    def _plan(self, spec: str) -> _Plan:
+        if spec not in self._plans:
+            operations, _, network = json.loads(spec)
             fresh = frozenset(each[1] for each in operations if each[0] == "fresh")
-            self._fresh_of[spec] = fresh
-        return self._fresh_of[spec]
+            self._plans[spec] = _Plan(fresh, network)
+        return self._plans[spec]
 
     def _asked_of_network(self, shell: Shell) -> list[Escape]:
+        """Nothing of a test that has asked for the machine's network."""
         if self._watch is None:
             return []
         try:
-            return self._watch.seen(shell.pid)
+            seen = self._watch.seen(shell.pid)
+            return [] if self._plan(shell.spec).network == HOST else seen
         except OSError as error:
             self._go_blind(error)
             return []
