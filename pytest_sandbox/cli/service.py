@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from pytest_sandbox.cli.hangup import heed_signal
+
 _NOT_RUNNING = 3
 """Exit status of `service status` for a service that does not run, as in systemctl(1)."""
 
@@ -115,6 +117,7 @@ def logs(follow: bool, tail: int) -> None:
     path = state_root() / "service.log"
     sys.stdout.flush()
     options = ["-F"] if follow else []
+    heed_signal()
     os.execvp("tail", ["tail", "-n", str(tail), *options, os.fspath(path)])
 
 
