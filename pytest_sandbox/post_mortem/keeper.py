@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +70,8 @@ class Keeper:
                     size=copier.size + sum(each.size for each in containers),
                 )
                 self._shelf.publish(staged, state, self._bounds)
+                if containers:
+                    _forget_images(self._config, self._shelf)
         except TooLarge:
             return f"the state is not kept: it is larger than sandbox_keep_size={self._bounds.size}"
         except OSError as error:
@@ -86,6 +89,16 @@ def _containers(
 
             return take_over(f"/proc/{shell.pid}/root", told, target)
     return ()
+
+
+def _forget_images(config: pytest.Config, shelf: Shelf) -> None:
+    """Those of states that went when this one came."""
+    from pytest_sandbox import SandboxError, connect
+    from pytest_sandbox.options import options_of
+    from pytest_sandbox.post_mortem.containers import forget_images
+
+    with suppress(SandboxError), connect(options_of(config).host, lease=False) as client:
+        forget_images(client, shelf)
 
 
 def _copy_uppers(shell: Shell, target: Path, budget: int) -> tuple[Copier, tuple[str, ...]]:
