@@ -41,6 +41,8 @@ _COMMANDS = {
     "image": ("images:image", "Make, list and remove images."),
     "volume": ("volumes:volume", "Make, list and remove volumes."),
     "snapshot": ("volumes:snapshot", "List, share and remove snapshots."),
+    "shell": ("post_mortem:shell", "Enter the state that a failed test left."),
+    "rerun": ("post_mortem:rerun", "Run a failed test again, on a clone of its state."),
     "registry": ("registry:registry", "Serve this machine's images as a registry."),
     "service": ("service:service", "Start, stop and look at the sandbox service."),
     "doctor": ("service:doctor", "Say whether this machine can run containers."),
