@@ -23,6 +23,7 @@ from pytest_sandbox.post_mortem.copying import Copier
 from pytest_sandbox.post_mortem.finding import is_below
 from pytest_sandbox.post_mortem.shelf import Kept, remove_tree
 from pytest_sandbox.post_mortem.state import UPPERS
+from pytest_sandbox.post_mortem.variables import NETWORK, STATE
 from sandboxd.linux import capabilities, namespaces, process
 
 _NOT_EXECUTED: Final = 126
@@ -39,18 +40,20 @@ def run_inside(kept: Kept, command: Sequence[str], directory: str) -> int:
     Returns its exit code, 128 and the number for a signal. Raises HostLacks, NotFound.
     """
     with ExitStack() as held:
-        return _run(layered(kept, held), kept, command, directory)
+        return _run(layered(kept, held), kept, command, directory, held)
 
 
-def _run(plan: Plan, kept: Kept, command: Sequence[str], directory: str) -> int:
+def _run(plan: Plan, kept: Kept, command: Sequence[str], directory: str, held: ExitStack) -> int:
+    outer = _namespace_of_services(held) if kept.state.containers else None
     workshop = Workshop()
     try:
-        workshop.enter()
+        workshop.enter(outer)
         shell = workshop.take(plan, fresh=True)
+        environ = {**kept.state.environ, STATE: str(kept.path), NETWORK: str(shell.pid)}
         maker = os.pidfd_open(workshop.pid)
         child = os.fork()
         if child == 0:
-            _enter_in_child(maker, shell.pidfd, plan, command, directory, kept.state.environ)
+            _enter_in_child(maker, shell.pidfd, plan, command, directory, environ)
         os.close(maker)
         return _wait(child)
     finally:
@@ -72,7 +75,19 @@ def layered(kept: Kept, held: ExitStack) -> Plan:
     layers = {number: uppers / number for number in kept.state.uppers}
     for kind, *arguments in operations:
         plan.operations += _relaid(plan, kind, arguments, layers, held)
+    if kept.state.containers:
+        plan.operations.append(("tree", str(kept.path), str(kept.path)))
     return plan
+
+
+def _namespace_of_services(held: ExitStack) -> int:
+    """The service's user namespace, within which sandboxes lie that containers may join."""
+    from pytest_sandbox import connect
+
+    client = held.enter_context(connect(lease=False))
+    namespace = client.user_namespace()
+    held.callback(os.close, namespace)
+    return namespace
 
 
 def _relaid(

@@ -21,12 +21,16 @@ _ALONE: Final = frozenset(
 _PLAIN: Final = "pytest_sandbox.post_mortem.plain"
 """The plugin that takes the marker `hermetic` away: the test is in its sandbox already."""
 
+_RESUMED: Final = "pytest_sandbox.post_mortem.resumed"
+"""The plugin that lets fixtures' containers go on from what is kept of them."""
+
 
 def command(state: State, more: Sequence[str] = ()) -> list[str]:
     """For the directory that pytest was started in; `more` are further options of pytest."""
     test = f"{state.rootdir.rstrip('/')}/{state.nodeid}"
     pytest = [state.interpreter, "-m", "pytest", *_suitable(state.options)]
-    return [*pytest, "-p", _PLAIN, "-p", "no:cacheprovider", *more, test]
+    resumed = ["-p", _RESUMED] if state.containers else []
+    return [*pytest, "-p", _PLAIN, *resumed, "-p", "no:cacheprovider", *more, test]
 
 
 def _suitable(options: Sequence[str]) -> Iterator[str]:

@@ -9,16 +9,23 @@ from typing import Any
 
 import pytest
 
+from pytest_sandbox.hermetic.network import be_in_network_of
 from pytest_sandbox.post_mortem import state as states
-from pytest_sandbox.post_mortem.revival import ENVIRONMENT, revived
+from pytest_sandbox.post_mortem.revival import revived
 from pytest_sandbox.post_mortem.shelf import Kept
+from pytest_sandbox.post_mortem.variables import NETWORK, STATE
+
+
+def pytest_configure() -> None:
+    if NETWORK in os.environ:
+        be_in_network_of(int(os.environ[NETWORK]))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any) -> Generator[None, Any, Any]:
     value = yield
     if fixturedef.argname == "sandbox":
-        path = Path(os.environ[ENVIRONMENT])
+        path = Path(os.environ[STATE])
         state = states.load(path)
         if state is None:
             raise pytest.UsageError(f"{path}: it is no kept state any more")

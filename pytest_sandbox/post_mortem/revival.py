@@ -9,20 +9,17 @@ import posixpath
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox.errors import NotFound
 from pytest_sandbox.post_mortem import rerun
 from pytest_sandbox.post_mortem.shelf import Kept
 from pytest_sandbox.post_mortem.state import VOLUMES, ContainerState
+from pytest_sandbox.post_mortem.variables import STATE
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.session import Client
     from pytest_sandbox.client.volume import Volume
-
-ENVIRONMENT: Final = "SANDBOX_POST_MORTEM"
-"""Names the kept state to the pytest that runs the test again."""
-_RESUMED: Final = "pytest_sandbox.post_mortem.resumed"
 
 
 def run_in_container(kept: Kept, command: Sequence[str], fixture: str | None) -> int:
@@ -56,8 +53,8 @@ def run_again(kept: Kept, options: Sequence[str]) -> int:
     """Run the test with its fixtures' containers made from what is kept; pytest's exit code."""
     import subprocess
 
-    words = rerun.command(kept.state, ["-p", _RESUMED, *options])
-    environ = {**kept.state.environ, ENVIRONMENT: str(kept.path)}
+    words = rerun.command(kept.state, options)
+    environ = {**kept.state.environ, STATE: str(kept.path)}
     for name in ("SANDBOX_HOST", "SANDBOX_ROOT"):
         if name in os.environ:
             environ[name] = os.environ[name]
