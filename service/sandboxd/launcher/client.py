@@ -14,12 +14,13 @@ import sys
 from collections import deque
 from typing import Final, NoReturn, Self
 
-from sandboxd.errors import HostLacks, SandboxError, StartFailed, Unavailable
-from sandboxd.launcher import host_network, wire
+from sandboxd.errors import HostLacks, StartFailed, Unavailable
+from sandboxd.launcher import dialogue, host_network, wire
+from sandboxd.launcher.joining import Joining
 from sandboxd.launcher.pool import Pool
 from sandboxd.launcher.profile import DEFAULT_CAPABILITIES
 from sandboxd.launcher.rootfs import is_below
-from sandboxd.launcher.running import Running
+from sandboxd.launcher.running import Running, Stdio
 from sandboxd.launcher.spec import ContainerSpec, HostRoot, Mount, Process
 from sandboxd.linux import loopback, mount, namespaces, pidfd
 from sandboxd.linux.idmap import IdMap
@@ -37,8 +38,6 @@ _WARM_JOINERS: Final = 4
 
 HOST_NETWORK: Final = -1
 """In place of a descriptor: the network of this machine."""
-
-Stdio = tuple[int, int, int]
 
 
 class Launcher:
@@ -63,6 +62,7 @@ class Launcher:
         self._running: dict[int, Running] = {}
         self._outbox: deque[tuple[wire.Message, tuple[int, ...]]] = deque()
         self._arguments: host_network.Arguments | None = None
+        self._joining = Joining(self._joiners, self._running, self._orders, self._adopt)
         self._beside: Launcher | None = None
         """Whose containers are in this machine's network."""
         self.lost: asyncio.Future[str] = loop.create_future()
@@ -128,12 +128,7 @@ class Launcher:
         """Run another process inside a running container. Raises StartFailed like `start`."""
         if self._beside is not None and self._beside.holds(target):
             return await self._beside.exec(target, process, stdio, cgroups)
-        joining = self._loop.create_task(self._join(target, process, stdio, cgroups))
-        try:
-            return await asyncio.shield(joining)
-        except asyncio.CancelledError:
-            joining.add_done_callback(_end_unwanted)
-            raise
+        return await self._joining.exec(target, process, stdio, cgroups)
 
     async def net_socket(self, target: Running, family: int, kind: int) -> socket.socket:
         """A fresh socket inside the network namespace of a running container."""
@@ -155,7 +150,7 @@ class Launcher:
         self._loop.remove_writer(self._server)
         self._server.close()
         self._end_pools("the service is stopping")
-        await self._readable(self._pidfd)
+        await dialogue.readable(self._pidfd)
         pidfd.reap(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
@@ -217,88 +212,23 @@ class Launcher:
             once.close(Unavailable("launcher", "nobody waits any more"))
 
     async def _begin(self, slot: Running, spec: ContainerSpec, stdio: Stdio) -> Running:
-        plain, fds = spec.to_wire()
-        for directory in spec.cgroups:
-            _move_to_cgroup(directory, slot.pid)
-        return await self._deliver(slot, ("start", plain), (*stdio, *fds), spec.process)
-
-    async def _deliver(
-        self, child: Running, message: wire.Message, fds: tuple[int, ...], process: Process
-    ) -> Running:
         """Tell a slot what to become; the end of its socket is the news that it did."""
-        _tell(child, message, fds)
         try:
-            while (answer := await self._answer(child.control)) is not None:
-                _take_answer(child, answer, process)
+            plain, fds = spec.to_wire()
+            dialogue.move_to_cgroups(slot, spec.cgroups)
+            dialogue.tell(slot, ("start", plain), (*stdio, *fds))
+            while (answer := await dialogue.answer(slot)) is not None:
+                dialogue.take(slot, answer, spec.process)
         except BaseException:
-            self._abandon(child)
+            self._running.pop(slot.token, None)
+            dialogue.abandon(slot)
             raise
-        return child
+        return slot
 
-    async def _join(
-        self, target: Running, process: Process, stdio: Stdio, cgroups: tuple[str, ...]
-    ) -> Running:
-        """Let a joiner start a command; the command takes over the joiner's token."""
-        joiner = await self._joiners.take()
-        try:
-            for directory in cgroups:
-                _move_to_cgroup(directory, joiner.pid)
-            _tell(joiner, ("exec", tuple(process)), (target.pidfd, *stdio))
-            while (answer := await self._answer(joiner.control)) is not None:
-                message, fds = answer
-                if message[0] == "started":
-                    return self._adopted(joiner, fds[0])
-                _take_answer(joiner, answer, process)
-        except BaseException:
-            self._abandon(joiner)
-            raise
-        self._abandon(joiner)
-        raise StartFailed("enter the container", "the process that was to enter it ended")
-
-    def _adopted(self, joiner: Running, descriptor: int) -> Running:
-        command = Running(joiner.token, descriptor, joiner.control)
-        command.pty = joiner.pty
-        self._running[joiner.token] = command
-        self._orders.pop(joiner.token, None)
-        os.close(joiner.pidfd)
-        command.hear(self._on_joiner)
-        return command
-
-    def _on_joiner(self, command: Running) -> None:
-        """A joiner has told of the command's end, or has left the command to the fork server."""
-        command.deafen()
-        try:
-            message, _ = wire.receive(command.control)
-        except (EOFError, ConnectionResetError):
-            if command.token in self._running and not self.lost.done():
-                self._post(("adopt", command.token), (command.pidfd,))
-            return
-        self._running.pop(command.token, None)
-        command.finish(message[1])
-
-    async def _answer(self, control: socket.socket) -> tuple[wire.Message, list[int]] | None:
-        """The next message of a child; None once it has closed its end."""
-        await self._readable(control.fileno())
-        try:
-            return wire.receive(control)
-        except (EOFError, ConnectionResetError):
-            return None
-
-    def _abandon(self, child: Running) -> None:
-        if child.pty is not None:
-            os.close(child.pty)
-            child.pty = None
-        _kill(child)
-        self._running.pop(child.token, None)
-        child.close()
-
-    async def _readable(self, descriptor: int) -> None:
-        ready = asyncio.Event()
-        self._loop.add_reader(descriptor, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            self._loop.remove_reader(descriptor)
+    def _adopt(self, command: Running) -> None:
+        """The fork server tells of a command's end from now on."""
+        if not self.lost.done():
+            self._post(("adopt", command.token), (command.pidfd,))
 
     def _order(self, pool: Pool, kind: str, *details: object, fds: tuple[int, ...] = ()) -> None:
         token = self._token()
@@ -407,40 +337,6 @@ class Launcher:
                 answer.set_exception(error)
 
 
-def _tell(child: Running, message: wire.Message, fds: tuple[int, ...]) -> None:
-    try:
-        wire.send(child.control, message, fds)
-    except OSError:
-        # The child ended before it was told anything; its reason, if any, waits in the socket.
-        pass
-
-
-def _take_answer(child: Running, answer: tuple[wire.Message, list[int]], process: Process) -> None:
-    """Keep the terminal that a child made; raise the error that it met."""
-    message, fds = answer
-    if message[0] != "pty":
-        raise _start_failure(process, *message[1:])
-    child.pty = fds[0]
-
-
-def _kill(child: Running) -> None:
-    try:
-        child.kill(9)
-    except ProcessLookupError:
-        pass
-
-
-def _end_unwanted(joining: asyncio.Task[Running]) -> None:
-    """A command that was started for somebody who is gone."""
-    if joining.cancelled() or joining.exception() is not None:
-        return
-    command = joining.result()
-    if command.pty is not None:
-        os.close(command.pty)
-    _kill(command)
-    command.exited.add_done_callback(lambda _: command.close())
-
-
 def _hides_what_it_shows(host: HostRoot) -> bool:
     return any(is_below(hidden, shown) for hidden in host.hide for shown in host.show)
 
@@ -454,19 +350,6 @@ def _show(path: str) -> Mount | None:
     mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree, recursive=True)
     is_file = not stat.S_ISDIR(os.fstat(tree).st_mode)
     return Mount(path, tree, is_file=is_file)
-
-
-def _start_failure(process: Process, exit_code: int, text: str) -> SandboxError:
-    what = "failed to create task for container"
-    mend = ""
-    if exit_code == 127 and process.args:
-        mend = f"install {process.args[0]} in the image, or name another command"
-    return StartFailed(what, text, mend, exit_code=exit_code)
-
-
-def _move_to_cgroup(directory: str, pid: int) -> None:
-    with open(f"{directory}/cgroup.procs", "w") as file:
-        file.write(str(pid))
 
 
 def _become_server_in_child(service: socket.socket, arguments: tuple[str, ...]) -> NoReturn:

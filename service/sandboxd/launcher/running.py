@@ -11,6 +11,9 @@ from functools import cached_property
 
 from sandboxd.linux import pidfd
 
+Stdio = tuple[int, int, int]
+"""Descriptors of a process's standard input, output and error; they stay the caller's."""
+
 
 class Running:
     """A process of a container: its first one or an exec."""
