@@ -17,10 +17,11 @@ _NOATIME: Final = 1024
 """MS_NOATIME: reading a directory leaves no mark in it."""
 
 
-def assemble_in_child(operations: Sequence[Sequence[Any]], stage: str) -> int:
+def assemble_in_child(operations: Sequence[Sequence[Any]], stage: str) -> tuple[int, int]:
     """Carry out the plan below `stage`, and make it this process's root.
 
-    Returns an O_PATH descriptor of the directory of uppers. Raises OSError naming the step.
+    Returns an O_PATH descriptor of the directory of uppers, and one to write the namespace's last
+    pid to, which the root's own /proc lets nobody do. Raises OSError naming the step.
     """
     os.umask(0)
     mount.make_private()
@@ -32,12 +33,23 @@ def assemble_in_child(operations: Sequence[Sequence[Any]], stage: str) -> int:
             _foundation(f"{stage}/skeleton", kind, *arguments)
     for kind, *arguments in operations:
         _OPERATIONS[kind](stage, *arguments)
+    last_pid = _open_last_pid(stage)
     uppers = os.open(f"{stage}/u", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir(f"{stage}/root")
     mount.pivot_root(".", ".")
     mount.umount(".")
     os.chdir("/")
-    return uppers
+    return uppers, last_pid
+
+
+def _open_last_pid(stage: str) -> int:
+    """ns_last_pid of proc_sys_kernel(5)."""
+    os.mkdir(f"{stage}/proc")
+    mount.mount("proc", f"{stage}/proc", "proc", _FLAGS | mount.MS_NOEXEC)
+    path = f"{stage}/proc/sys/kernel/ns_last_pid"
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    mount.umount(f"{stage}/proc")
+    return fd
 
 
 def _foundation(skeleton: str, kind: str, *arguments: Any) -> None:

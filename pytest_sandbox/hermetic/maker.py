@@ -166,8 +166,8 @@ def _become_in_child(
             process.set_parent_death_signal(signal.SIGKILL)
         if network == OWN:
             bring_up()
-        uppers = assembly.assemble_in_child(operations, stage)
-        handles = reuse.open_handles(uppers, numbers, network=network == OWN)
+        uppers, last_pid = assembly.assemble_in_child(operations, stage)
+        handles = reuse.open_handles(uppers, last_pid, numbers, network=network == OWN)
         at_first = reuse.state(handles)
         messages.send(control, ("ready",), [uppers])
         _serve_in_child(control, handles, at_first)

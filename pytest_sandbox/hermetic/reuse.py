@@ -26,12 +26,12 @@ class Handles(NamedTuple):
     own: int
     """Of pid 1's own directory in /proc."""
     last_pid: int
-    """proc_sys_kernel(5) ns_last_pid; -1 where it cannot be written."""
+    """ns_last_pid of proc_sys_kernel(5), to be written."""
     network: bool
     """Whether nobody else is in its network."""
 
 
-def open_handles(uppers: int, numbers: Sequence[str], *, network: bool) -> Handles:
+def open_handles(uppers: int, last_pid: int, numbers: Sequence[str], *, network: bool) -> Handles:
     """To be called when the root is complete. Raises OSError."""
     flags = os.O_PATH | os.O_CLOEXEC
     roots = []
@@ -40,10 +40,6 @@ def open_handles(uppers: int, numbers: Sequence[str], *, network: bool) -> Handl
             roots.append(os.open(".", flags, dir_fd=at))
             roots += [os.open(name, flags | os.O_NOFOLLOW, dir_fd=at) for name in files]
     roots += [os.open(path, flags) for path in ("/dev", "/dev/mqueue", "/dev/pts")]
-    try:
-        last_pid = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        last_pid = -1
     return Handles(uppers, tuple(roots), os.open("/proc/1", flags), last_pid, network)
 
 
@@ -84,8 +80,7 @@ def describe(pids: Sequence[int]) -> list[str]:
 
 def begin_again(handles: Handles) -> None:
     """The next test's first process gets the pid that the first one got."""
-    if handles.last_pid >= 0:
-        os.pwrite(handles.last_pid, b"1", 0)
+    os.pwrite(handles.last_pid, b"1", 0)
 
 
 def _read(name: str) -> str:

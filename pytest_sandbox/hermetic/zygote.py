@@ -103,7 +103,6 @@ def _become_in_child(
             namespaces.setns(joined, namespaces.CLONE_NEWUSER)
             for prepare in zygote_preparations(session.config):
                 prepare()
-            capabilities.drop_bounding(ROOTS if os.geteuid() == 0 else ())
         process.set_parent_death_signal(signal.SIGKILL)
         descriptors.clean_in_child(session.config, kept | {control.fileno()})
         child.prepare_in_zygote(session)
@@ -161,7 +160,7 @@ def _run_in_child(
             shared = network == HOST and namespaces.CLONE_NEWNET
             flags = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID & ~shared
             namespaces.setns(shell[0], flags)
-            capabilities.set_exactly(ROOTS if os.geteuid() == 0 else ())
+            _give_up_in_child()
             if network != HOST:
                 be_in_network_of(inside)
         for fd in (*inherited, *shell):
@@ -172,3 +171,16 @@ def _run_in_child(
         os.write(2, f"hermetic: entering a sandbox: {error}\n".encode())
         os._exit(1)
     child.run_in_child(session, socket.socket(fileno=end))
+
+
+def _give_up_in_child() -> None:
+    """Keep what a test may have of the capabilities over its own sandbox.
+
+    Entering a user namespace fills the bounding set again. An ordinary user's programs gain nothing
+    from it, because the id 0, which set-user-ID and file capabilities are about, is not mapped.
+    """
+    if os.geteuid() == 0:
+        capabilities.drop_bounding(ROOTS)
+        capabilities.set_exactly(ROOTS)
+    else:
+        capabilities.set_exactly(())
