@@ -94,6 +94,8 @@ class Applier:
         self._ownership = ownership
         self._directories: dict[Path, Member] = {}
         self._opaque: set[Path] = set()
+        self._devices: set[Path] = set()
+        """Names that are devices, and so are not there: nor is a hard link to one."""
         self._hidden: set[Path] = set()
         self._replaced = self._kept = 0
         self._done = Applied()
@@ -121,10 +123,12 @@ class Applier:
 
     def _apply(self, member: Member, archive: TarReader) -> None:
         self._done.entries += 1
-        if member.kind is Kind.FILE and _WHITEOUT not in member.name:
+        if member.kind is Kind.FILE and _WHITEOUT not in member.name and not self._devices:
             self._place_file(member, archive)
             return
         path = components(member.name)
+        if member.kind is not Kind.HARD_LINK:
+            self._devices.discard(path)
         if not path:
             if member.kind is Kind.DIRECTORY:
                 self._directories[()] = member
@@ -148,8 +152,10 @@ class Applier:
                 self._own_leaf(path, member)
             case Kind.HARD_LINK:
                 self._link(path, components(member.target))
+            case Kind.OTHER:
+                self._skip(path, "unknown kind")
             case _:
-                self._skip(path, "device" if member.kind is not Kind.OTHER else "unknown kind")
+                self._skip_device(path)
 
     def _place_file(self, member: Member, archive: TarReader) -> None:
         place = self._root.place(member.name)
@@ -315,9 +321,10 @@ class Applier:
             raise BadRequest("hard link", "to the root of the archive")
         if self._is_same(path, target):
             return
-        if "device" in self._done.skipped.get("/".join(target), ()):
-            self._skip(path, "device")
+        if target in self._devices:
+            self._skip_device(path)
             return
+        self._devices.discard(path)
 
         def make(parent: int, _: Path) -> None:
             parent, name = os.dup(parent), path[-1]
@@ -378,6 +385,10 @@ class Applier:
         if self._kept > _KEPT_MAX:
             why = f"directories, owners and attributes of more than {_KEPT_MAX >> 20} MiB"
             raise BadRequest("archive", why)
+
+    def _skip_device(self, path: Path) -> None:
+        self._skip(path, "device")
+        self._devices.add(path)
 
     def _skip(self, path: Path, what: str) -> None:
         self._keep(sum(map(len, path)) + len(what))

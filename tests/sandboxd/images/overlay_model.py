@@ -51,6 +51,10 @@ class Layer:
         if kind == "device":
             self.skipped.add(path)
             return
+        if kind == "hard" and content in self.skipped:
+            self.skipped.add(path)
+            return
+        self.skipped.discard(path)
         self._parents(path)
         if kind == "whiteout":
             self.hidden.add(path)
@@ -64,7 +68,7 @@ class Layer:
             self._replace(path, Entry(kind, mode, content))
 
     def _link(self, path: str, target: str) -> None:
-        if path == target or target in self.skipped:
+        if path == target:
             return
         found = self.tree.get(target)
         if found is None or found.kind == "dir" or target.startswith(f"{path}/"):

@@ -139,6 +139,9 @@ def test_random_layers_mean_what_the_specification_says(
                 ]
             ]
         )
+        @example(
+            [[_mark("device", "c"), _file("c"), {"kind": "hard", "path": "a", "content": "c"}]]
+        )
         def check(layers: list[list[Member]]) -> None:
             parts = saved(*(_written(tar, members) for members in layers), tags=())
             try:
