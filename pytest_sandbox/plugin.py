@@ -92,6 +92,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from pytest_sandbox.suite import collection_finished
 
         collection_finished(session)
+    if not lock and any(item.get_closest_marker("sandbox") for item in session.items):
+        from pytest_sandbox.matrix.single import begin
+
+        begin(session)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -27,6 +27,7 @@ print(json.dumps({
 """
 _CARRIED: Final = ("execnet", "xdist")
 """Pure Python: they are mounted where an image has pytest and not them."""
+_PLACE: Final = "/opt/pytest-sandbox"
 
 
 class ImagePython(NamedTuple):
@@ -37,10 +38,10 @@ class ImagePython(NamedTuple):
     python: str
     """The interpreter's name or path there."""
     version: str
-    shown: tuple[str, ...]
-    """Host directories that are mounted there, read-only, at their own place."""
+    shown: tuple[tuple[str, str], ...]
+    """Host directories that are mounted there, read-only, and where."""
     sites: tuple[str, ...]
-    """Those among them that hold installed packages, which its interpreter does not know."""
+    """Directories there that hold installed packages, which its interpreter does not know."""
 
 
 def look_into(client: Client, image: str) -> ImagePython:
@@ -59,16 +60,15 @@ def look_into(client: Client, image: str) -> ImagePython:
 
 def _fitted(image: str, python: str, version: str, abi: str, has: set[str]) -> ImagePython:
     if is_host_image(image):
-        return ImagePython(image, python, version, tuple(_environment()), ())
+        return ImagePython(image, python, version, _at_their_own_place(), ())
     if "pytest" in has:
-        absent = [_package(name) for name in _CARRIED if name not in has]
-        return ImagePython(
-            image, python, version, tuple(absent), tuple(map(os.path.dirname, absent))
-        )
+        absent = [name for name in _CARRIED if name not in has]
+        carried = tuple((_package(name), f"{_PLACE}/{name}") for name in absent)
+        return ImagePython(image, python, version, carried, (_PLACE,) if absent else ())
     own = sysconfig.get_config_var("SOABI") or ""
     if abi == own:
         sites = tuple(path for path in _environment() if path.endswith("-packages"))
-        return ImagePython(image, python, version, tuple(_environment()), sites)
+        return ImagePython(image, python, version, _at_their_own_place(), sites)
     why = f"its Python {version} ({abi}) has no pytest, and packages of {own} do not run in it"
     raise _unusable(image, why, ".".join(version.split(".")[:2]))
 
@@ -86,6 +86,10 @@ def _unusable(image: str, why: str, version: str) -> Exception:
 def own_version() -> str:
     """MAJOR.MINOR of the running interpreter."""
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def _at_their_own_place() -> tuple[tuple[str, str], ...]:
+    return tuple((path, path) for path in _environment())
 
 
 def _environment() -> list[str]:

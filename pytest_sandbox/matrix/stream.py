@@ -12,7 +12,7 @@ import sys
 
 
 def main(settings: str, command: list[str]) -> int:
-    """Run the command and copy its streams to their end; 1 when it could not be started."""
+    """Run the command and copy its streams to their end; its exit code, or 1 when it has none."""
     from pytest_sandbox.cli.terminal import pump
     from pytest_sandbox.client.session import connect
     from pytest_sandbox.errors import SandboxError
@@ -28,12 +28,12 @@ def main(settings: str, command: list[str]) -> int:
             )
             with container.start_exec(exec_id) as attachment:
                 pump(attachment, interactive=True)
+            return int(client.call("GET", f"/exec/{exec_id}/json")["ExitCode"])
     except SandboxError as error:
         sys.stderr.write(f"sandbox: {error}\n")
         return 1
     except BrokenPipeError:
         return 1  # the controller has gone
-    return 0
 
 
 if __name__ == "__main__":

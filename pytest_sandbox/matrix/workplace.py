@@ -34,9 +34,11 @@ class Workplace:
         self.found = found
         root, here = config.rootpath, config.invocation_params.dir
         project = {root} if here.is_relative_to(root) else {root, here}
-        shown = [path for path in found.shown if not _is_below(path, project)]
+        shown = {path: place for path, place in found.shown if not _is_below(path, project)}
         on_host = is_host_image(found.image)
-        volumes: dict[Any, Any] = {} if on_host else {path: f"{path}:ro" for path in shown}
+        volumes: dict[Any, Any] = {}
+        if not on_host:
+            volumes = {path: f"{place}:ro" for path, place in shown.items()}
         volumes |= {Bind(path, copy_on_write=True): str(path) for path in project}
         container = client.container(
             found.image,
@@ -45,7 +47,7 @@ class Workplace:
             user="0",
             init=True,
             volumes=volumes,
-            show=shown if on_host else [],
+            show=list(shown) if on_host else [],
             labels={"io.pytest-sandbox.suite": root.name},
         )
         container.start()
