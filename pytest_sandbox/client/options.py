@@ -19,6 +19,9 @@ from pytest_sandbox.client.volume import Volume
 if TYPE_CHECKING:
     from pytest_sandbox.errors import BadRequest
 
+ENCLOSING = "SANDBOX_ENCLOSING_IMAGE"
+"""Set in containers of tox environments that start containers themselves: their own image."""
+
 VolumeMap = Mapping[Any, str | Volume | Mapping[str, str]] | Sequence[str]
 """Keys are str, os.PathLike, Bind or Volume: Any, since Mapping is invariant in its keys."""
 
@@ -92,6 +95,7 @@ def create_body(
     if unknown:
         raise TypeError(f"unknown container option: {', '.join(sorted(unknown))}")
     host_config = _section(_HOST_CONFIG, options)
+    image = image_here(image)
     if is_host_image(image):
         host_config["SandboxShow"] = shown_paths(options.get("show") or ())
     body = {"Image": image, **_section(_CONFIG, options), "HostConfig": host_config}
@@ -112,6 +116,12 @@ def _section(fields: _Fields, options: Mapping[str, Any]) -> dict[str, Any]:
 def is_host_image(image: str) -> bool:
     """Whether the image is the machine's own root."""
     return image in ("host", "host:latest")
+
+
+def image_here(image: str) -> str:
+    """For the machine's own root, inside a container of a tox environment, that environment's image:
+    what is installed there is on no other."""
+    return os.environ.get(ENCLOSING, image) if is_host_image(image) else image
 
 
 def shown_paths(wished: Sequence[str | os.PathLike[str]]) -> list[str]:

@@ -8,7 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_sandbox.client.options import arguments, environment_list, is_host_image, shown_paths
+from pytest_sandbox.client.options import (
+    arguments,
+    environment_list,
+    image_here,
+    is_host_image,
+    shown_paths,
+)
 from pytest_sandbox.client.volume import Volume
 
 
@@ -45,7 +51,7 @@ class Recipe:
     def to_wire(self) -> dict[str, Any]:
         """The body of POST /sandbox/recipes."""
         wire = {
-            "Image": self.image,
+            "Image": image_here(self.image),
             "Target": self.target,
             "Steps": [_step(step) for step in self.steps],
             "Files": {path: _file(content) for path, content in self.files.items()},
@@ -53,7 +59,7 @@ class Recipe:
             "User": self.user,
             "Base": self.base.key if isinstance(self.base, Snapshot) else self.base,
         }
-        if is_host_image(self.image):
+        if is_host_image(image_here(self.image)):
             wire["SandboxShow"] = shown_paths(self.show)
         return wire
 

@@ -6,11 +6,12 @@ import atexit
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_sandbox.client.options import ENCLOSING
 from pytest_sandbox.python_images.images import ENVIRONMENT, interpreter_image
 from pytest_sandbox.python_images.interpreters import Interpreter
 from pytest_sandbox.tox import layers
@@ -86,7 +87,7 @@ class Enclosure:
         base = layers.Layer(digest([identity, _home(installation.environ)]), image)
         room = layers.Workroom(self._open, self._staging())
         self._layers = layers.Layers(self.client, room, base, refresh=self._env.refreshes)
-        return self._layers.create(job, installation, _version_of_maker())
+        return self._layers.create(job, installation, self._env.maker)
 
     def install(self, job: Job, installation: Installation, run_id: str) -> int:
         """One more layer; for the project's own package the one before goes."""
@@ -133,7 +134,7 @@ class Enclosure:
             found["PATH"] = f"{_BIN}:{self._path_of_image()}"
         if self._settings.services:
             found["SANDBOX_HOST"] = f"unix://{self.client.service.socket_path}"
-            found["SANDBOX_ENCLOSING_IMAGE"] = self.chain.top.image
+            found[ENCLOSING] = self.chain.top.image
         return found
 
     def located(self, name: str, path: str, cwd: Path) -> str | None:
@@ -236,9 +237,9 @@ class Enclosure:
     def _shown(self, path: str) -> dict[Any, str]:
         """A path of this machine at its own place, where it would not be seen."""
         hidden = self.own_image or path.startswith(_HIDDEN)
-        if not (hidden and os.path.exists(path)) or _is_within(path, self._places().values()):
-            return {}
-        return {path: f"{path}:ro"}
+        places = self._places().values()
+        beside = not _is_within(path, places) and not any(_is_within(p, [path]) for p in places)
+        return {path: f"{path}:ro"} if hidden and beside and os.path.exists(path) else {}
 
     def _staging(self) -> Path:
         directory = Path(self._env.conf["env_tmp_dir"])
@@ -276,17 +277,10 @@ def _is_within(path: str, directories: Iterable[str]) -> bool:
     return any(f"{path}/".startswith(f"{directory}/") for directory in directories)
 
 
-def _own_places(command: Iterable[str]) -> set[str]:
+def _own_places(command: Sequence[str]) -> set[str]:
     """Where the programs lie that this tox installs by: its own interpreter, virtualenv, uv."""
     programs = {word for word in command if word.startswith("/") and os.path.isfile(word)}
     places = programs | {os.path.realpath(each) for each in programs}
     if sys.executable in programs:
         places |= {sys.prefix, sys.base_prefix}
-    return places
-
-
-@cache
-def _version_of_maker() -> str:
-    from importlib.metadata import version
-
-    return version("virtualenv")
+    return places | {word.partition("=")[2] for word in command if word.startswith("PYTHONPATH=/")}

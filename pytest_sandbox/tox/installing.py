@@ -22,13 +22,14 @@ from pytest_sandbox.python_images.requirements import pinned
 Tool = Literal["pip", "uv", "other"]
 
 _ENVIRONMENT: Final = re.compile(r"(PIP|UV|VIRTUALENV)_\w+|\w*FLAGS|CC|CXX|PKG_CONFIG\w*")
+_VIRTUALENV: Final = re.compile(r"VIRTUALENV_\w+")
 _LINKS: Final = ("PIP_FIND_LINKS", "UV_FIND_LINKS")
 _LISTS: Final = ("PIP_CONSTRAINT", "PIP_REQUIREMENT", "UV_CONSTRAINT", "UV_OVERRIDE")
 _CONFIGURATION: Final = (
     *("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf"),
     *("/etc/uv/uv.toml", "~/.config/uv/uv.toml", "~/.netrc", "~/.config/pip/netrc"),
 )
-_NO_INDEX: Final = ("PIP_NO_INDEX", "UV_NO_INDEX", "UV_OFFLINE")
+_NO_INDEX: Final = ("PIP_NO_INDEX", "UV_OFFLINE")
 _FALSE: Final = ("", "0", "no", "false", "off")
 _OPTION: Final = re.compile(r"(-r|--requirements?|-c|--constraints?|-e|--editable)=?(.*)", re.S)
 _ADDED: Final = re.compile(r"^ [+~] ([^\s=]+)==(\S+)(?: \(from (.*)\))?$", re.M)
@@ -80,15 +81,24 @@ class Installation:
 
     def described(self) -> list[object]:
         """For a key: equal where the command would do the same with one state of the index."""
-        environ = {
-            name: value for name, value in self.environ.items() if _ENVIRONMENT.fullmatch(name)
-        }
-        return [self.tool, self._texts, environ, self.files]
+        return [self.tool, self._texts, self._environ(_ENVIRONMENT), self.files]
+
+    def described_alone(self) -> list[object]:
+        """The same for a command that makes an environment and asks no index."""
+        return [self._texts, self._environ(_VIRTUALENV)]
+
+    def _environ(self, pattern: re.Pattern[str]) -> dict[str, str]:
+        return {name: value for name, value in self.environ.items() if pattern.fullmatch(name)}
 
     def _read(self) -> None:
         option = ""
         for token in self.command:
             option = self._read_token(token, option)
+        for name, value in self.environ.items():
+            if _ENVIRONMENT.fullmatch(name):
+                self._note_paths(value)
+        for word in self.command[self.at :]:
+            self._note_paths(word)
         for name in _LINKS:
             for place in self.environ.get(name, "").split():
                 self._read_links(place)
@@ -121,7 +131,7 @@ class Installation:
         elif kind:
             self._read_list(value)
         elif not token.startswith("-"):
-            self._read_requirement(token)
+            token = self._read_requirement(token)
         self._texts.append(os.path.basename(value) if self._is_file(value) else token)
         return ""
 
@@ -131,20 +141,23 @@ class Installation:
     def _path(self, value: str) -> Path:
         return self.cwd / value.removeprefix("file://")
 
-    def _read_requirement(self, text: str) -> None:
-        """A package's file or source directory; of anything else the words count."""
-        place = text.partition("@")[2].strip() or text
+    def _read_requirement(self, text: str) -> str:
+        """A package's file or source directory; of a file the name counts, else the words."""
+        name, _, place = text.partition("@")
+        place = place.strip() or text
         if "://" in place and not place.startswith("file://"):
             self.direct = True
-            return
+            return text
         path = self._path(re.sub(r"\[[^]]*\]$", "", place))
         if place.endswith(_ARCHIVES) and path.is_file():
             self.files[path.name] = content_digest(path)
             self.paths.add(str(path))
             self.direct = True
+            return f"{name if place != text else ''}@{path.name}"
         elif (os.sep in place or place.startswith(".")) and path.is_dir():
             self.tree = self.tree or str(path)
             self.direct = True
+        return text
 
     def _read_list(self, value: str) -> None:
         """A file of requirements or constraints, with those that it includes."""
@@ -182,7 +195,7 @@ class Installation:
 
     def _note_paths(self, text: str) -> None:
         """Absolute paths in a tool's configuration, such as a local index."""
-        for found in re.findall(r"(?<![\w.:/])(?:file://)?(/[\w./+-]+)", text):
+        for found in re.findall(r"(?:(?<![\w.:/])|(?<=file://))(/[\w./+-]+)", text):
             if os.path.exists(found):
                 self.paths.add(found)
 

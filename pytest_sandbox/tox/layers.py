@@ -67,7 +67,7 @@ class Layers:
 
         `maker` stands for the version of the program that makes it.
         """
-        key = digest([self.top.key, maker, installation.described()])
+        key = digest([self.top.key, maker, installation.described_alone()])
         return self._built(job, installation, key, ())
 
     def add(self, job: Job, installation: Installation) -> int:

@@ -7,12 +7,14 @@ its name, and not on this machine. `env_dir` stays for what tox and the commands
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import virtualenv
 from tox.execute.request import StdinSource
 from tox.tox_env.errors import Fail
 from tox.tox_env.info import Info
@@ -123,6 +125,13 @@ class Sandboxed:
     def env_site_package_dir_plat(self) -> Path:
         return self.env_site_package_dir()
 
+    @property
+    def maker(self) -> str:
+        """What makes an empty environment, with its version."""
+        from importlib.metadata import version
+
+        return f"virtualenv {version('virtualenv')}"
+
     def create_python_env(self) -> None:
         self._create(self._creation())
 
@@ -167,9 +176,13 @@ class SandboxRunner(Sandboxed, VirtualEnvRunner):
                 f" virtualenv of this tox; for this interpreter use runner = virtualenv"
             )
         own = self.conf.get("sandbox_image", str)
-        program = "python3" if own else sys.executable
-        python = "python3" if own else self.enclosure.interpreter.executable
-        command = [program, "-m", "virtualenv", "--python", python, "--no-periodic-update"]
+        if own:
+            # virtualenv is plain Python: the image's interpreter runs the one of this tox.
+            site = os.path.dirname(os.path.dirname(os.path.abspath(virtualenv.__file__)))
+            program, python = ["env", f"PYTHONPATH={site}", "python3"], "python3"
+        else:
+            program, python = [sys.executable], self.enclosure.interpreter.executable
+        command = [*program, "-m", "virtualenv", "--python", python, "--no-periodic-update"]
         if self.conf["system_site_packages"]:
             command.append("--system-site-packages")
         if self.conf["always_copy"]:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from tox.tox_env.python.pip.req_file import PythonDeps
+from tox_uv._installer import UvInstaller
 from tox_uv._run import UvVenvRunner
 
 from pytest_sandbox.python_images.images import ENVIRONMENT
@@ -13,6 +15,16 @@ from pytest_sandbox.tox.runner import Sandboxed
 
 _DEFAULTS: Final = {"UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1"}
 """A layer shares no inode with a cache that is written; what it holds is compiled once."""
+
+
+class _Installer(UvInstaller):  # type: ignore[misc, unused-ignore]
+    """uv's installer, which does not look for the environment on this machine."""
+
+    def install(self, arguments: Any, section: str, of_type: str) -> None:
+        if isinstance(arguments, PythonDeps):
+            self._install_requirement_file(arguments, section, of_type)
+        else:
+            self._install_list_of_deps(arguments, section, of_type)
 
 
 class SandboxUvRunner(Sandboxed, UvVenvRunner):  # type: ignore[misc, unused-ignore]
@@ -26,6 +38,13 @@ class SandboxUvRunner(Sandboxed, UvVenvRunner):  # type: ignore[misc, unused-ign
     def venv_dir(self) -> Path:
         return Path(ENVIRONMENT)
 
+    @property
+    def installer(self) -> Any:
+        found = getattr(self, "_uv_installer", None)
+        if found is None:
+            found = self._uv_installer = _Installer(self)
+        return found
+
     def python_cache(self) -> dict[str, Any]:
         return {}
 
@@ -35,6 +54,11 @@ class SandboxUvRunner(Sandboxed, UvVenvRunner):  # type: ignore[misc, unused-ign
 
     def prepend_env_var_path(self) -> list[Path]:
         return [self.env_bin_dir(), Path(self.uv).parent]
+
+    @property
+    def maker(self) -> str:
+        status = os.stat(self.uv)
+        return f"uv {status.st_size} {status.st_mtime_ns}"
 
     def base_python_request(self) -> list[str]:
         """The command that tells which interpreter uv would take."""
