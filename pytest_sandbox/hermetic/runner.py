@@ -284,8 +284,8 @@ class Runner:
     ) -> None:
         """Show what has not been `shown` so far, as the witnesses want to have it."""
         if process.shell is not None and self._concerns_witnesses(reports):
-            failed = any(report.failed for report in reports)
             for witness in self._witnesses:
+                failed = any(report.failed for report in reports)
                 if failed or not only_failures(witness):
                     reports = witness.test_ended(process.shell, str(item.nodeid), reports)
         for report in reports[shown:]:
