@@ -14,14 +14,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from sandboxd.errors import BadRequest, HostLacks, SandboxError
+from sandboxd.images import sparse
+from sandboxd.images.applied import Applied
 from sandboxd.images.layer_root import LayerRoot, Path, Place, components
 from sandboxd.images.ownership import Ownership
 from sandboxd.images.recipe import Recorder
-from sandboxd.images.sparse import Extents
 from sandboxd.images.tar import Kind, Member, TarReader
 from sandboxd.store import trees
 from sandboxd.store.durable import begin_writing_back
@@ -47,28 +47,6 @@ _MODE_IMPLIED: Final = 0o755
 _KEPT_MAX: Final = 256 << 20
 _KEPT_EACH: Final = 600
 """Bytes that one directory, or one entry of the metadata, takes in memory besides its name."""
-
-
-@dataclass(slots=True)
-class Applied:
-    """What is in the tree, and what its archive could not give it; paths start without `/`."""
-
-    size: int = 0
-    """Bytes in regular files."""
-    entries: int = 0
-    implied: list[str] = field(default_factory=list)
-    """Directories that the archive did not name: 0755 0:0, whatever lower layers say."""
-    remade: list[str] = field(default_factory=list)
-    """Those of them that the archive also whites out: lower layers have no say about them."""
-    opaque_root: bool = False
-    """The layer hides everything below it."""
-    owners: dict[str, list[int]] = field(default_factory=dict)
-    """Owners that the id map does not have."""
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-    """Devices, file capabilities and attributes that were left out, by path."""
-
-    def to_metadata(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Applier:
@@ -255,7 +233,7 @@ class Applier:
 
     def _write(self, fd: int, place: Place, member: Member, archive: TarReader) -> None:
         if member.extents is not None:
-            _write_parts(fd, member.extents, archive)
+            sparse.write(fd, member.extents, archive.data())
             os.ftruncate(fd, member.size)
         elif member.size and self._recorder is not None:
             self._recorder.file(place.prefix + os.fsencode(place.name), member.size)
@@ -427,14 +405,3 @@ def _takes_modes(root: int) -> bool:
     except OSError as error:
         return error.errno in (errno.ENODATA, errno.ENOTSUP)
     return False
-
-
-def _write_parts(fd: int, extents: Extents, archive: TarReader) -> None:
-    """The parts of a sparse file, each in its place."""
-    pieces = archive.data()
-    piece = memoryview(b"")
-    for offset, length in extents:
-        while length:
-            piece = piece or next(pieces)
-            written = os.pwrite(fd, piece[:length], offset)
-            piece, offset, length = piece[written:], offset + written, length - written

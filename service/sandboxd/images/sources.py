@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sandboxd.errors import BadRequest
-from sandboxd.images.applier import Applied
+from sandboxd.images.applied import Applied
 from sandboxd.images.reference import Reference
 from sandboxd.images.tar import Limits
 from sandboxd.images.unpack import Unpacked, unpack

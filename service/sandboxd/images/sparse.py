@@ -8,7 +8,8 @@ Four forms (GNU tar manual, "Storing Sparse Files"): a map in the header and in 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from sandboxd.errors import BadRequest
@@ -66,6 +67,16 @@ def pax(records: Mapping[str, bytes], block: Callable[[], memoryview]) -> Sparse
     if any(key.startswith(PAX_PREFIX) for key in records):
         raise _malformed("of a form that is not known")
     return None
+
+
+def write(fd: int, extents: Extents, pieces: Iterator[memoryview]) -> None:
+    """Write the parts, each in its place; what lies between them is never written."""
+    piece = memoryview(b"")
+    for offset, length in extents:
+        while length:
+            piece = piece or next(pieces)
+            written = os.pwrite(fd, piece[:length], offset)
+            piece, offset, length = piece[written:], offset + written, length - written
 
 
 def _with_map_in_front(size: int, block: Callable[[], memoryview]) -> Sparse:

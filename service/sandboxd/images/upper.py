@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sandboxd.errors import BadRequest, SandboxError
-from sandboxd.images.applier import Applied
+from sandboxd.images.applied import Applied
 from sandboxd.images.layer_tar import ARCHIVE_SIZE, write_layer
 from sandboxd.images.ownership import Ownership
 from sandboxd.linux.idmap import IdMap
