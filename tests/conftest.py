@@ -157,6 +157,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "needs_cc": _command("cc"),
     "needs_gnu_tar": _gnu_tar,
     "needs_pip": _module("pip"),
+    "needs_tox": _module("tox"),
     "needs_system_python": lambda: "" if _pythons("/usr/bin") else "no Python in /usr/bin",
     "needs_home_python": lambda: "" if _pythons(*_HOMES) else "neither pyenv nor uv has a Python",
     "needs_xdist": _module("xdist"),
@@ -171,6 +172,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "needs_umoci": _command("umoci"),
     "needs_openssl": _command("openssl"),
     "needs_chromium": _command("chromium"),
+    "needs_systemd": _command("systemd-socket-activate"),
     "needs_dockerd": _dockerd,
 }
 

@@ -31,7 +31,13 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
+DOCUMENTS = sorted(
+    [
+        *REPOSITORY.glob("*.md"),
+        *(REPOSITORY / "docs").rglob("*.md"),
+        REPOSITORY / "service" / "deploy" / "README.md",
+    ]
+)
 LANGUAGES = {"sh", "console", "python", "toml", "ini", "text"}
 RUN_BY_CI = "run by .ci/run"
 
