@@ -21,6 +21,8 @@ from pytest_sandbox.hermetic.warning import warn
 
 _HARMLESS: Final = ("pytest_timeout ", "execnet")
 """How the names of threads begin that are known to do nothing while tests run."""
+_HARMLESS_MODULES: Final = ("pytest_rerunfailures",)
+"""Plugins whose threads hold nothing that a test waits for."""
 
 
 class ForkCompanion(Companion):
@@ -53,7 +55,10 @@ class ForkCompanion(Companion):
 def threads() -> Iterator[str]:
     """The names of Python's threads besides this one."""
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.name.startswith(_HARMLESS):
+        if thread is threading.current_thread() or thread.name.startswith(_HARMLESS):
+            continue
+        work = getattr(thread, "_target", None)
+        if getattr(work, "__module__", "") not in _HARMLESS_MODULES:
             yield thread.name
 
 
