@@ -36,8 +36,8 @@ class ForkCompanion(Companion):
         if named := self._new(threads()):
             warn(
                 self._config,
-                f"threads of pytest's process do not exist in its tests' processes, and a lock that "
-                f"they hold stays locked there: {', '.join(named)}",
+                f"threads of pytest's process do not exist in its tests' processes, and a lock "
+                f"that they hold stays locked there: {', '.join(named)}",
             )
         if named := self._new(connections(kept)):
             warn(
