@@ -11,6 +11,7 @@ from pytest_sandbox.cost.recording import BAGGAGE, Baggage, Recording, baggage, 
 from pytest_sandbox.cost.run import MAIN, OUTCOMES, Case, Failure, Run
 from pytest_sandbox.hermetic.escapes.escape import found_in
 from pytest_sandbox.options import options_of
+from pytest_sandbox.post_mortem.recording import SECTION
 
 _LOG_LINES = 200
 """Lines of each container's log that a page shows."""
@@ -104,8 +105,11 @@ class Collecting:
         test.escapes += found_in(report)
         if report.failed:
             test.outcome = "failed" if test.outcome == "passed" else test.outcome
-            sections = tuple((str(title), str(text)) for title, text in report.sections)
-            test.failures.append(Failure(report.when or "", report.longreprtext, sections))
+            sections = [(str(title), str(text)) for title, text in report.sections]
+            commands = [text for title, text in sections if title == SECTION]
+            test.post_mortem += [text for text in commands if text not in test.post_mortem]
+            shown = tuple(section for section in sections if section[0] != SECTION)
+            test.failures.append(Failure(report.when or "", report.longreprtext, shown))
 
 
 def _worker_of(report: pytest.TestReport) -> str:

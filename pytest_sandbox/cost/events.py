@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Self
 
 import pytest
@@ -129,7 +130,9 @@ class Recorder:
         """Name of the fixture that is set up now."""
         self.home = ""
         """Node id of what that fixture is defined in; empty for one of a plugin."""
-        self._owner = os.getpid()
+        self.settle: Callable[[], None] = lambda: None
+        """Notes what is known only later: how containers have ended."""
+        self._home = self._owner = os.getpid()
         self._spans: list[Span] = []
         self._lives: list[Life] = []
         self._open = threading.local()
@@ -172,6 +175,11 @@ class Recorder:
         drained = self._spans, self._lives
         self._spans, self._lives = [], []
         return drained
+
+    @property
+    def in_child(self) -> bool:
+        """Whether this process was forked off the one that began to note."""
+        return self._home != os.getpid()
 
     def open_spans(self) -> list[OpenSpan]:
         """Those of this thread, the innermost last."""

@@ -57,6 +57,8 @@ class Recording:
         self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
+        if report.when == "teardown" and self._recorder.in_child:
+            self._recorder.settle()  # the child may not come to its session's end
         packed = baggage(self._recorder)
         if report.when == "setup":
             packed["uses"] = planned_fixtures(item)

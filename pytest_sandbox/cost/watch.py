@@ -6,6 +6,7 @@ its events tell when each thing happened.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ class Watch:
         self._client = client
         self._recorder = recorder
         self._began = now()
+        self._owner = os.getpid()
+        recorder.settle = self.settle
         self._started: dict[str, Life] = {}
         self._leaving: dict[str, tuple[Life, float]] = {}
         self._known: set[str] = set()
@@ -40,6 +43,7 @@ class Watch:
     def pytest_sandbox_container_started(
         self, container: Container, request: pytest.FixtureRequest
     ) -> None:
+        self._leave_to_parent()
         self._known.add(container.id)
         self._started[container.id] = Life(
             container.id,
@@ -68,6 +72,7 @@ class Watch:
 
     def settle(self) -> None:
         """Tell of those that are gone, as the service has noted it."""
+        self._leave_to_parent()
         made_by_hand = self._client.made - self._known
         if not self._leaving and not made_by_hand:
             return
@@ -86,6 +91,13 @@ class Watch:
             self._by_hand(id, told[id])
         self._known |= made_by_hand
         self._leaving.clear()
+
+    def _leave_to_parent(self) -> None:
+        """A process that was forked off tells of the containers that it has made itself."""
+        if self._owner != os.getpid():
+            self._owner = os.getpid()
+            self._known |= self._client.made
+            self._leaving.clear()
 
     def _described(self, container: Container, life: Life) -> Life:
         found = container.inspect()

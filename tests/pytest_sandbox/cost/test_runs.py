@@ -107,6 +107,34 @@ def test_what_workers_share_is_billed_once(live: pytest.Pytester) -> None:
     assert rows == ["snapshot site"]
 
 
+@pytest.mark.needs_userns
+def test_hermetic_tests_hand_on_what_their_processes_noted(live: pytest.Pytester) -> None:
+    live.makepyfile(
+        SERVICES.replace("SEED", "hermetic").replace("def test_by_hand", "def test_dies")
+        + "    import os; open('/etc/written', 'w').close(); os.kill(os.getpid(), 9)\n"
+    )
+    live.makeini("[pytest]\n")
+    result = live.runpytest_subprocess(
+        "--hermetic=function",
+        "--hermetic-report=observe",
+        "--sandbox-report=run.html",
+        "--sandbox-durations=0",
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.re_match_lines_random(
+        [r".*  container web \(function scope, 3 times\)$", r".*  snapshot site$"]
+    )
+    data = drawn(live.path / "run.html")
+    fixtures = {row[0].rpartition("-")[0] for row in data["lives"]}
+    assert fixtures >= {"web", "shared"}
+    phases = {(data["phases"][row[0]], row[1]) for row in data["spans"]}
+    assert phases >= {("start", "web"), ("ready", "shared"), ("snapshot", "site")}
+    text = (live.path / "run.html").read_text()
+    assert "died by SIGKILL" in text
+    assert "<code>sandboxctl shell &#x27;test_hermetic" in text
+    assert "created /etc/written" in text
+
+
 def test_every_outcome_is_told(inner: pytest.Pytester) -> None:
     inner.makepyfile(OUTCOMES)
     result = inner.runpytest_subprocess("--sandbox-report=run.html", "--sandbox-durations=1")
