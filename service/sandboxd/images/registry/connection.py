@@ -190,9 +190,7 @@ class Connection:
         proxy = self._proxy()
         address = (proxy.host, proxy.port) if proxy else (host, port)
         if scheme == "https":
-            context = ssl.create_default_context()
-            if self._ca_file:
-                context.load_verify_locations(self._ca_file)
+            context = self._trust()
             secure = http.client.HTTPSConnection(
                 *address, timeout=self._timeout, context=context, blocksize=_BLOCK
             )
@@ -203,6 +201,17 @@ class Connection:
             self._absolute = True
             self._own_headers |= proxy.headers
         return http.client.HTTPConnection(*address, timeout=self._timeout, blocksize=_BLOCK)
+
+    def _trust(self) -> ssl.SSLContext:
+        """Raises RegistryError for a ca-file that cannot be read."""
+        context = ssl.create_default_context()
+        if self._ca_file:
+            try:
+                context.load_verify_locations(self._ca_file)
+            except OSError as error:
+                what = f"ca-file {self._ca_file} of registry {self.server.authority}"
+                raise RegistryError(what, str(error), "correct registries.toml") from error
+        return context
 
     def _proxy(self) -> _Proxy | None:
         proxies = getproxies()

@@ -103,5 +103,24 @@ def locked_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker
         yield DockerRegistry(authority, "alice", "wonderland")
 
 
+@pytest.fixture(scope="module")
+def tls_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DockerRegistry, Path]]:
+    """One that speaks TLS, with the certificate of the authority that it says who it is by."""
+    base = tmp_path_factory.mktemp("tls")
+    certificate, key = base / "own-ca.pem", base / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-keyout", key, "-out", certificate, "-days", "2"),
+            *("-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    tls = {"CERTIFICATE": str(certificate), "KEY": str(key)}
+    with _serving(base, **{f"REGISTRY_HTTP_TLS_{name}": path for name, path in tls.items()}) as at:
+        yield DockerRegistry(at), certificate
+
+
 _BCRYPT = "$2y$04$abcdefghijklmnopqrstuujZkTwHUiJ9XdZPwKfcfDo7dMp5DjlTu"
 """bcrypt of `wonderland`, cost 4: docker-registry takes no other kind."""
