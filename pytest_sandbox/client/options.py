@@ -75,7 +75,8 @@ class ContainerOptions(TypedDict, total=False):
     """Lines for /etc/hosts: name to address."""
     network: str
     """Whose network it joins, instead of an empty one of its own: `host`, this machine's, with all
-    that listens on it; `container:NAME`; or `pid:PID`, a process of this user in a network namespace that `Client.user_namespace` or one below owns."""
+    that listens on it; `container:NAME`; or `pid:PID`, a process of this user in a network
+    namespace that `Client.user_namespace` or one below owns."""
     sysctls: Mapping[str, str]
     stop_signal: str
     """What `stop` sends first, SIGTERM if not set."""
@@ -119,7 +120,7 @@ def is_host_image(image: str) -> bool:
 
 
 def image_here(image: str) -> str:
-    """For the machine's own root, inside a container of a tox environment, that environment's image:
+    """For the machine's own root, inside a container of a tox environment, the environment's image:
     what is installed there is on no other."""
     return os.environ.get(ENCLOSING, image) if is_host_image(image) else image
 

@@ -53,6 +53,17 @@ class _Forgetful(Info):
         pass
 
 
+@contextmanager
+def _failing() -> Generator[None, None, None]:
+    """What goes wrong with the service ends the environment, and is no error of tox."""
+    from pytest_sandbox.errors import SandboxError
+
+    try:
+        yield
+    except SandboxError as error:
+        raise Fail(str(error)) from error
+
+
 class Sandboxed:
     """Mixed into a run environment of tox, before its class."""
 
@@ -119,7 +130,8 @@ class Sandboxed:
         return _PLACE / "bin" / "python"
 
     def env_site_package_dir(self) -> Path:
-        version = self.enclosure.interpreter.version
+        with _failing():
+            version = self.enclosure.interpreter.version
         return _PLACE / "lib" / f"python{'.'.join(version.split('.')[:2])}" / "site-packages"
 
     def env_site_package_dir_plat(self) -> Path:
@@ -133,7 +145,9 @@ class Sandboxed:
         return f"virtualenv {version('virtualenv')}"
 
     def create_python_env(self) -> None:
-        self._create(self._creation())
+        with _failing():
+            command = self._creation()
+        self._create(command)
 
     def _creation(self) -> list[str]:
         raise NotImplementedError
@@ -149,7 +163,8 @@ class Sandboxed:
             return found
         from pytest_sandbox.tox.inside import python_of_image
 
-        return python_of_image(self.enclosure.client, image, base_python)
+        with _failing():
+            return python_of_image(self.enclosure.client, image, base_python)
 
     def _teardown(self) -> None:
         try:
