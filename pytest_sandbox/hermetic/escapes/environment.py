@@ -13,8 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from pytest_sandbox.hermetic.escapes.escape import Escape
+
 ATTRIBUTE: Final = "hermetic_process"
-"""Of the teardown's report: [whether the sandbox has no further test, {what: how it changed}]."""
+"""Of the teardown's report: [whether the sandbox has no further test, what changed and how]."""
 _OF_PYTEST: Final = frozenset(("PYTEST_CURRENT_TEST", "PYTEST_VERSION"))
 
 
@@ -35,17 +37,18 @@ class State(NamedTuple):
         os.umask(umask)
         return cls(dict(os.environ), directory, umask)
 
-    def changes_to(self, later: State) -> dict[str, str]:
-        """What differs, by name, and how. Values of variables may be secrets: they are left out."""
-        changes = {}
+    def changes_to(self, later: State) -> dict[str, tuple[str, str]]:
+        """What differs, by name: how, and what it is now. Values of variables may be secrets: they
+        are left out."""
+        changes: dict[str, tuple[str, str]] = {}
         if self.environ != later.environ:
             for name in sorted({*self.environ, *later.environ} - _OF_PYTEST):
                 if self.environ.get(name) != later.environ.get(name):
-                    changes[name] = _verb(name in self.environ, name in later.environ)
+                    changes[name] = _verb(name in self.environ, name in later.environ), ""
         if self.directory != later.directory:
-            changes["working directory"] = f"changed to {later.directory}"
+            changes["working directory"] = "changed", f"now {later.directory}"
         if self.umask != later.umask:
-            changes["umask"] = f"changed to {later.umask:03o}"
+            changes["umask"] = "changed", f"now {later.umask:03o}"
         return changes
 
 
@@ -83,7 +86,9 @@ class ProcessWatch:
         return report
 
 
-def told_by(report: pytest.TestReport) -> tuple[bool, dict[str, str]]:
+def told_by(report: pytest.TestReport) -> tuple[bool, list[Escape]]:
     """(whether the sandbox has no further test, what has changed); a crash leaves no word."""
     last, changes = getattr(report, ATTRIBUTE, (True, {}))
-    return bool(last), dict(changes)
+    return bool(last), [
+        Escape("environment", verb, name, detail) for name, (verb, detail) in changes.items()
+    ]

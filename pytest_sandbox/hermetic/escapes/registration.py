@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -32,4 +33,11 @@ def watch_tests(config: pytest.Config, settings: ReportSettings, sockets: Iterab
         text = f"hermetic report: connections and names are not seen: {error}"
         warnings.warn(pytest.PytestWarning(text), stacklevel=2)
     config.pluginmanager.register(ProcessWatch(), "hermetic-report-process")
-    witnesses(config).append(EscapeWitness(settings, watch))
+    own = settings._replace(ignored=(*settings.ignored, *_basetemp(config)))
+    witnesses(config).append(EscapeWitness(own, watch))
+
+
+def _basetemp(config: pytest.Config) -> list[str]:
+    """The directory in which tmp_path lies, where the user has named one."""
+    given = config.option.basetemp
+    return [str(Path(given).resolve())] if given else []

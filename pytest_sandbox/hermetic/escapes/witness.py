@@ -65,9 +65,10 @@ class EscapeWitness:
     ) -> Sequence[pytest.TestReport]:
         sandbox = self._sandboxes[shell]
         last, changes = environment.told_by(reports[-1])
+        left = [*leftovers.left_processes(shell.pid), *leftovers.left_sockets(shell.pid)]
         found = sandbox.writes.fresh()
         found += self._asked_of_network(shell)
-        found += _left(sandbox, nodeid, _leftovers(shell, changes), last=last)
+        found += _left(sandbox, nodeid, [*left, *changes], last=last)
         if not found:
             return reports
         found.sort(key=lambda escape: KINDS.index(escape.kind))
@@ -104,11 +105,6 @@ class EscapeWitness:
         text = f"hermetic report: connections and names are no longer seen: {error}"
         warnings.warn(pytest.PytestWarning(text), stacklevel=2)
         self._watch = None
-
-
-def _leftovers(shell: Shell, changes: dict[str, str]) -> list[Escape]:
-    changed = [Escape("environment", verb, name) for name, verb in changes.items()]
-    return [*leftovers.left_processes(shell.pid), *leftovers.left_sockets(shell.pid), *changed]
 
 
 def _left(sandbox: _Sandbox, nodeid: str, now: Iterable[Escape], *, last: bool) -> list[Escape]:

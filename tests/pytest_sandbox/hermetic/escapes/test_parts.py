@@ -82,11 +82,11 @@ def test_changes_of_a_process() -> None:
     before = State({"A": "1", "B": "2", "PYTEST_CURRENT_TEST": "x"}, "/", 0o022)
     after = State({"A": "3", "C": "secret"}, "/tmp", 0o077)
     assert before.changes_to(after) == {
-        "A": "changed",
-        "B": "unset",
-        "C": "set",
-        "working directory": "changed to /tmp",
-        "umask": "changed to 077",
+        "A": ("changed", ""),
+        "B": ("unset", ""),
+        "C": ("set", ""),
+        "working directory": ("changed", "now /tmp"),
+        "umask": ("changed", "now 077"),
     }
     assert before.changes_to(before) == {}
     assert State.now() == State.now()
