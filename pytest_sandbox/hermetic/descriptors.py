@@ -24,14 +24,15 @@ _HARMLESS: Final = ("anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inod
 
 
 def opened() -> frozenset[int]:
-    """All descriptors of this process: to find out which a fixture opens."""
-    return frozenset(int(name) for name in os.listdir("/proc/self/fd"))
+    """All descriptors of this process, less that of the look itself: to find out which a fixture
+    opens."""
+    return frozenset(fd for fd in map(int, os.listdir("/proc/self/fd")) if _target(fd))
 
 
 def clean_in_child(config: pytest.Config, kept: frozenset[int]) -> None:
     """Close and replace in this process what is not to be kept."""
     kept = kept | {0, 1, 2} | frozenset(_pytests(config))
-    targets = {fd: target for fd in opened() if (target := _target(fd))}
+    targets = {fd: _target(fd) for fd in opened()}
     pipes = Counter(target for target in targets.values() if target.startswith("pipe:"))
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in sorted(targets.keys() - kept - {null}):

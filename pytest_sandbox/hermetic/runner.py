@@ -14,11 +14,12 @@ import pytest
 
 from pytest_sandbox.hermetic import companions, network
 from pytest_sandbox.hermetic.crash import crash_report
+from pytest_sandbox.hermetic.inheritance import Inheritance
 from pytest_sandbox.hermetic.processes import Processes, TestProcess
 from pytest_sandbox.hermetic.replay import Replay
 from pytest_sandbox.hermetic.shell import Shell
 from pytest_sandbox.hermetic.surroundings import Surroundings
-from pytest_sandbox.hermetic.units import Unit, wider_fixtures
+from pytest_sandbox.hermetic.units import Unit
 from pytest_sandbox.hermetic.wider import WiderFixtures
 from pytest_sandbox.hermetic.witness import only_failures, witnesses
 from pytest_sandbox.hermetic.workshop import Workshop
@@ -46,10 +47,7 @@ class Runner:
         self._replay = Replay(session.config)
         self._witnesses = witnesses(session.config)
         self._processes: Processes | None = None
-        self._results: dict[Any, object] = {}
-        """Of all wider fixtures so far, by their definitions."""
-        self._inherited: dict[Any, object] = {}
-        """Those that the zygote has."""
+        self._inherited = Inheritance(session)
         self._waiting: tuple[Unit, TestProcess] | None = None
         """The process that was forked ahead, and for what."""
 
@@ -64,8 +62,8 @@ class Runner:
         """Run the unit's tests. `nextitem`: the test that comes next, whatever it is; `following`:
         the unit that does, if it is known and hermetic; `continued`: the index of the test with
         which this same unit will go on in the next call."""
-        needed, output = self._wider.set_up(unit)
-        self._bring_up_to_date(needed)
+        output = self._wider.set_up(unit)
+        self._bring_up_to_date(unit)
         process = self._process_for(unit)
         if any(output):
             process.tell("wrote", *output)
@@ -108,10 +106,9 @@ class Runner:
         if self._workshop is not None:
             self._workshop.close()
 
-    def _bring_up_to_date(self, needed: dict[Any, object]) -> None:
+    def _bring_up_to_date(self, unit: Unit) -> None:
         """A zygote that has the results of the wider fixtures."""
-        self._results.update(needed)
-        if self._processes is not None and self._has(needed):
+        if self._processes is not None and self._inherited.fits(unit):
             return
         self._forget_waiting()
         if self._processes is not None:
@@ -124,17 +121,7 @@ class Runner:
         self._processes = Processes(self._session, joined, self._wider.descriptors)
         if joined is not None:
             os.close(joined)
-        self._inherited = {
-            definition: result
-            for definition, result in self._results.items()
-            if definition.cached_result is result
-        }
-
-    def _has(self, needed: dict[Any, object]) -> bool:
-        return all(
-            definition in self._inherited and self._inherited[definition] is result
-            for definition, result in needed.items()
-        )
+        self._inherited.note()
 
     def _process_for(self, unit: Unit) -> TestProcess:
         if self._waiting is not None:
@@ -168,12 +155,8 @@ class Runner:
         """Fork the next unit's process now, where nothing that it needs will change before."""
         if not self._ahead or self._waiting is not None:
             return
-        for index in following.indices:
-            item = self._session.items[index]
-            for _, definition in wider_fixtures(item, following.asked.scope):
-                if not self._has({definition: definition.cached_result}):
-                    return
-        self._waiting = following, self._new_process(following)
+        if self._inherited.fits(following):
+            self._waiting = following, self._new_process(following)
 
     def _forget_waiting(self) -> None:
         """End the process that was forked ahead: it does not fit what comes."""

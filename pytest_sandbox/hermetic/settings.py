@@ -115,7 +115,7 @@ def asked_of(item: pytest.Item, default: Scope | None) -> Asked | None:
     marked = False
     for mark in item.iter_markers("hermetic"):
         marked = True
-        _check(mark)
+        check_marker(mark)
         merged = {**mark.kwargs, **merged}
     scope = merged.pop("scope", "function" if marked else default)
     if scope is None or scope == NONE:
@@ -141,7 +141,8 @@ def _absolute(path: str | os.PathLike[str], item: pytest.Item) -> str:
     return os.path.normpath(item.path.parent / os.path.expanduser(path))
 
 
-def _check(mark: pytest.Mark) -> None:
+def check_marker(mark: pytest.Mark) -> None:
+    """Raises ValueError, naming the argument that cannot be used."""
     if mark.args:
         raise ValueError(f"hermetic takes keyword arguments only, not {mark.args!r}")
     known = ("scope", "paths", "network", "env", "reuse")

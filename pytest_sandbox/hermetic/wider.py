@@ -57,10 +57,8 @@ class WiderFixtures:
         self._in_shared_network.update(self._on_the_way)
         return self._find_shared_network()
 
-    def set_up(self, unit: Unit) -> tuple[dict[Any, object], tuple[str, str]]:
-        """Set up what the unit's tests need. Returns the results by definition, which a zygote
-        must have to serve them, and what was written meanwhile to stdout and stderr."""
-        needed: dict[Any, object] = {}
+    def set_up(self, unit: Unit) -> tuple[str, str]:
+        """Set up what the unit's tests need; what was written meanwhile to stdout and stderr."""
         output = ["", ""]
         wanted = self._wanted(unit)
         self._retreat(unit)
@@ -70,9 +68,7 @@ class WiderFixtures:
                 for item, name, _ in wanted:
                     self._set_up(unit, item, name)
             self.descriptors |= descriptors.opened() - before
-        for _, _, definition in wanted:
-            needed[definition] = definition.cached_result
-        return needed, (output[0], output[1])
+        return output[0], output[1]
 
     def _wanted(self, unit: Unit) -> list[tuple[pytest.Item, str, Any]]:
         """Each wider fixture of the unit once, and a test that asks for it."""
