@@ -10,5 +10,6 @@ executor    tox's commands, run in containers
 job         what tox takes for a process
 layers      what is installed already, and who installs the rest
 installing  an install command taken apart: what its outcome depends on, and what it resolves to
+resolving   what such a command resolves to, asked beforehand or afterwards
 enclosure   the containers of one environment: what they see, and where commands are looked up
 """

@@ -201,23 +201,31 @@ class Installation:
 
     # resolving
 
-    def resolving(self) -> tuple[str, ...]:
-        """The command that tells what this one would install."""
+    def foretelling(self, report: str) -> tuple[str, ...]:
+        """The command that tells what this one would install; pip writes a file."""
         before, after = self.command[: self.at], self.command[self.at :]
         if self.tool == "pip":
-            return (*before, "--dry-run", "--quiet", "--report", "-", *after)
+            return (*before, "--dry-run", "--quiet", "--report", report, *after)
         return (*before, "--dry-run", *after)
+
+    def reporting(self, report: str) -> tuple[str, ...]:
+        """This command, which tells what it installs."""
+        if self.tool != "pip":
+            return self.command
+        return (*self.command[: self.at], "--report", report, *self.command[self.at :])
 
     def hashing(self, listed: str) -> tuple[str, ...]:
         """The command of uv that tells the hashes of the packages pinned in the file `listed`."""
         options = ("--no-deps", "--generate-hashes", "--no-header", "--no-annotate", "--quiet")
         return (*self.command[: self.at - 1], "compile", *options, *self._index_options(), listed)
 
-    def resolved(self, output: bytes, errors: bytes) -> tuple[str, ...]:
-        """Name, version and, from pip, hashes of all that would be installed. ValueError."""
-        if self.tool == "pip":
-            report = json.loads(output[output.index(b"{") :])
-            return tuple(sorted(self._entry(entry) for entry in report["install"]))
+    def reported(self, report: bytes) -> tuple[str, ...]:
+        """Name, version and hash of each package in pip's report. Raises ValueError."""
+        found = [self._entry(entry) for entry in json.loads(report)["install"]]
+        return tuple(sorted(filter(None, found)))
+
+    def said(self, errors: bytes) -> tuple[str, ...]:
+        """Name and version of each package that uv says it installs."""
         lines = []
         for name, version, source in _ADDED.findall(errors.decode(errors="replace")):
             self.direct = self.direct or bool(source)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_sandbox.python_images.images import ENVIRONMENT
 from pytest_sandbox.python_images.requirements import FRESH, cache_directory
+from pytest_sandbox.tox import resolving
 from pytest_sandbox.tox.installing import Installation, digest
 from pytest_sandbox.tox.job import Job
 
@@ -92,19 +93,40 @@ class Layers:
         if known is not None and (layer := self._existing(known)) is not None:
             self.top = layer
             return 0
+        staging = self._room.staging
         with self._container(installation) as container:
-            code, lines = _resolved(job, container, installation, self._room.staging)
-            if code or installation.tree:
-                return code or self._passing(job, installation)
-            if installation.tool != "other" and not lines:
-                key = self.top.key  # all of it is there
-            else:
-                key = digest([self.top.key, installation.tool, lines or [text, time.time()]])
+            if _text_file(text).exists():  # the same comes out again, mostly
+                code, lines = resolving.foretold(job, container, installation, staging)
+                if code or installation.tree:
+                    return code or self._passing(job, installation)
+                key = self._key(installation, lines)
                 code = self._built(job, installation, key, lines, container)
+            else:
+                code, lines = resolving.installed(job, container, installation, staging)
+                if code or installation.tree:
+                    return code or self._passing(job, installation, container)
+                key = self._key(installation, lines)
+                self._take(job, container, key)
         if not code:
             _resolved_here.add(text)
             _write(_text_file(text), {"key": key, "packages": lines})
         return code
+
+    def _key(self, installation: Installation, lines: Sequence[str]) -> str:
+        """Of a layer with these packages; that of the layer below when all of it is there."""
+        if installation.tool == "other":
+            return secrets.token_hex(32)
+        return digest([self.top.key, installation.tool, lines]) if lines else self.top.key
+
+    def _take(self, job: Job, container: Container, key: str) -> None:
+        """What the container has become, unless it is there already."""
+        with _alone(job, key):
+            layer = self._existing(key)
+            if layer is None:
+                job.check()
+                layer = self._commit(container, key)
+                _tidy(self._client)
+            self.top = layer
 
     def _built(
         self,
@@ -123,14 +145,17 @@ class Layers:
                     return self._install(job, installation, key, lines, container)
             return self._install(job, installation, key, lines, room)
 
-    def _passing(self, job: Job, installation: Installation) -> int:
-        """From a source directory: done each time, and kept as long as this run."""
+    def _passing(self, job: Job, installation: Installation, done: Container | None = None) -> int:
+        """From a source directory: made each time, and kept as long as this run."""
         key = secrets.token_hex(32)
-        with self._container(installation) as container:
-            code = self._install(job, installation, key, (), container)
-        if not code:
-            self.passing.append(self.top.image)
-        return code
+        if done is not None:
+            self.top = self._commit(done, key)
+        else:
+            with self._container(installation) as container:
+                if code := self._install(job, installation, key, (), container):
+                    return code
+        self.passing.append(self.top.image)
+        return 0
 
     def _install(
         self,
@@ -208,48 +233,6 @@ def remove(client: Client, image: str) -> None:
         client.image_remove(image)
     except SandboxError:
         pass  # a container of another run is on it, or it is gone
-
-
-def _resolved(
-    job: Job, container: Container, installation: Installation, staging: Path
-) -> tuple[int, tuple[str, ...]]:
-    """Ask the tool; nothing for a tool that cannot say, and its exit code where it failed."""
-    if installation.tool == "other":
-        return 0, ()
-    told: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
-    err, job.err = job.err, _both(job.err, told["err"], show=installation.tool == "pip")
-    environ, cwd = installation.environ, str(installation.cwd)
-    try:
-        command = installation.resolving()
-        code = job.run(container, command, env=environ, cwd=cwd, out=told["out"].extend)
-        if code:
-            err(b"" if installation.tool == "pip" else bytes(told["err"]))
-            return code, ()
-        lines = installation.resolved(bytes(told["out"]), bytes(told["err"]))
-        if installation.tool == "pip" or installation.direct or not lines:
-            return 0, lines
-        pins = staging / f"pins-{os.getpid()}-{secrets.token_hex(4)}.in"
-        pins.write_text("\n".join(lines))
-        hashed = bytearray()
-        code = job.run(
-            container, installation.hashing(str(pins)), env=environ, cwd=cwd, out=hashed.extend
-        )
-        pins.unlink()
-        text = hashed.decode().replace("\\\n", " ")
-        found = tuple(sorted(" ".join(line.split()) for line in text.splitlines() if line.strip()))
-        return 0, lines if code else found
-    finally:
-        job.err = err
-
-
-def _both(
-    handler: Callable[[bytes], int], kept: bytearray, *, show: bool
-) -> Callable[[bytes], int]:
-    def take(data: bytes) -> int:
-        kept.extend(data)
-        return handler(data) if show else len(data)
-
-    return take
 
 
 @contextmanager

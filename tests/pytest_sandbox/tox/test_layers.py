@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -55,23 +55,23 @@ def test_dependencies_of_the_day_and_on_request_newer_ones(
     index.mkdir(parents=True)
     shutil.copy(wheelhouse / "gamma-1.0-py3-none-any.whl", index)
     show = "import importlib.metadata as m; print('{env_name} gamma', m.version('gamma'))"
-    project.configure(base={"deps": ["gamma"], "commands": [[*PYTHON, show]]}, a={}, b={})
-    links = {"PIP_NO_INDEX": "", "PIP_INDEX_URL": f"file://{_listed(index)}", "PIP_FIND_LINKS": ""}
+    project.configure(base={"deps": ["gamma"], "commands": [[*PYTHON, show]]}, a={})
+    links: dict[str, Any] = {
+        "PIP_NO_INDEX": "",
+        "PIP_INDEX_URL": f"file://{_listed(index)}",
+        "PIP_FIND_LINKS": "",
+    }
     assert "a gamma 1.0" in project.tox("run", **links)
     make_wheel(index, "gamma", "1.1")
     _listed(index)
-    said = project.tox("run", **links)
-    assert "a gamma 1.0" in said
-    assert "b gamma 1.0" in said
-    said = project.tox("run", "--sandbox-refresh", **links)
-    assert "a gamma 1.1" in said
-    assert "b gamma 1.1" in said
+    assert "a gamma 1.0" in project.tox("run", **links)
+    assert "a gamma 1.1" in project.tox("run", "--sandbox-refresh", **links)
     made = project.layers()
     assert "a gamma 1.1" in project.tox("run", "-r", **links)
     assert project.layers() == made
     # A directory of links is looked at each time: what is new there counts at once.
     make_wheel(index, "gamma", "1.2")
-    assert "b gamma 1.2" in project.tox("run", PIP_FIND_LINKS=str(index))
+    assert "a gamma 1.2" in project.tox("run", PIP_FIND_LINKS=str(index))
 
 
 def _listed(directory: Path) -> Path:
@@ -99,7 +99,7 @@ def test_requirements_files_constraints_and_source_directories(packaged: Project
     assert packaged.layers() == made  # of a source directory nothing is kept
     (packaged.path / "constraints.txt").write_text("beta==2.0\n")
     said = packaged.tox("run", "-e", "files", code=1)
-    assert "No matching distribution found for beta" in said
+    assert "beta==2.0" in said
     assert packaged.layers() == made
 
 
