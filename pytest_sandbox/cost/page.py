@@ -149,16 +149,18 @@ def _failures(run: Run, anchors: page_data.Anchors, texts: _Texts) -> str:
     if not failed:
         return ""
     told = failed[:FAILURES_MAX]
-    body = [_failed(case, anchors.of_case[id(case)], n, texts) for n, case in enumerate(told)]
+    body = [_failed(run, case, anchors.of_case[id(case)], n, texts) for n, case in enumerate(told)]
     if len(failed) > len(told):
         body.append(f'<p class="note">And {len(failed) - len(told)} more: see the tests.</p>')
     return _section("failures", len(failed), body)
 
 
-def _failed(case: Case, anchor: str, number: int, texts: _Texts) -> str:
+def _failed(run: Run, case: Case, anchor: str, number: int, texts: _Texts) -> str:
     """One test's failures; folded when there are many."""
     head = f'<span class="id">{_text(case.nodeid)}</span> {_tag(case.outcome)}'
-    body = [f'<p class="note">on {_text(case.worker)}, after {_seconds(case.seconds)}</p>']
+    body = [
+        f'<p class="note">on {_text(run.label(case.worker))}, after {_seconds(case.seconds)}</p>'
+    ]
     body += map(_command, case.post_mortem)
     if case.escapes:
         items = "".join(f"<li>{_text(str(escape))}</li>" for escape in case.escapes)
@@ -240,7 +242,9 @@ def _containers(run: Run, anchors: page_data.Anchors, texts: _Texts) -> str:
     shown = [(worker, life) for worker, life in run.lives if id(life) in anchors.of_life]
     body = []
     for worker, life in shown:
-        what = f"{_text(life.image)}, {_text(life.scope or 'by hand')}, on {_text(worker)}"
+        what = (
+            f"{_text(life.image)}, {_text(life.scope or 'by hand')}, on {_text(run.label(worker))}"
+        )
         lasted = f", {_seconds(life.stop - life.start)}" if life.stop else ""
         first = f'<p class="note">first for {_text(life.test)}</p>' if life.test else ""
         log = texts.pre(life.log) if life.log else '<p class="note">It has written nothing.</p>'
@@ -259,7 +263,8 @@ def _rows(run: Run) -> Iterator[str]:
         times = (case.start - run.began, case.setup, case.call, case.teardown, case.seconds)
         cells = "".join(f'<td class="n">{_seconds(time)}</td>' for time in times)
         name = f'<td><span class="id">{_text(case.nodeid)}</span></td>'
-        yield f"<tr><td>{_tag(case.outcome)}</td>{name}<td>{_text(case.worker)}</td>{cells}</tr>"
+        worker = _text(run.label(case.worker))
+        yield f"<tr><td>{_tag(case.outcome)}</td>{name}<td>{worker}</td>{cells}</tr>"
 
 
 def _tag(outcome: str) -> str:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from pytest_sandbox.cost import ansi
+from pytest_sandbox.cost.events import Life
 from pytest_sandbox.cost.run import OUTCOMES, PHASES, Run
 
 _NAME_MAX = 300
@@ -23,11 +24,14 @@ class Anchors:
     def __init__(self, run: Run) -> None:
         failed = [case for case in run.tests if case.failures][:FAILURES_MAX]
         self.of_case = {id(case): f"failure-{number}" for number, case in enumerate(failed)}
-        bad = {case.nodeid for case in failed}
-        lives = [life for _, life in run.lives]
-        first = sorted(lives, key=lambda life: (life.test not in bad, not life.log))[:LOGS_MAX]
-        told = {id(life) for life in first}
-        ordered = [life for life in lives if id(life) in told]
+        bad = {(case.worker, case.name) for case in failed}
+
+        def interest(pair: tuple[str, Life]) -> tuple[bool, bool]:
+            worker, life = pair
+            return (worker, life.test) not in bad, not life.log
+
+        told = {id(life) for _, life in sorted(run.lives, key=interest)[:LOGS_MAX]}
+        ordered = [life for _, life in run.lives if id(life) in told]
         self.of_life = {id(life): f"container-{number}" for number, life in enumerate(ordered)}
 
 
@@ -41,7 +45,7 @@ def _rows(run: Run, anchors: Anchors) -> dict[str, Any]:
     workers = run.workers()
     number = {worker: index for index, worker in enumerate(workers)}
     phases: list[str] = [*PHASES, "setup"]
-    last = {case.nodeid: index for index, case in enumerate(run.tests)}
+    last = {(case.worker, case.name): index for index, case in enumerate(run.tests)}
     names: dict[str, int] = {}
 
     def ms(seconds: float) -> float:
@@ -72,7 +76,7 @@ def _rows(run: Run, anchors: Anchors) -> dict[str, Any]:
             number[worker],
             at(span.start),
             at(span.stop),
-            last.get(span.test, -1),
+            last.get((worker, span.test), -1),
         ]
         for worker, span in longest
     ]
@@ -84,14 +88,14 @@ def _rows(run: Run, anchors: Anchors) -> dict[str, Any]:
             at(life.stop or run.ended),
             life.state,
             _short(life.image),
-            last.get(life.test, -1),
+            last.get((worker, life.test), -1),
             anchors.of_life.get(id(life), 0),
         ]
         for worker, life in run.lives
     ]
     return {
         "length": max(1.0, ms(run.ended - run.began)),
-        "workers": workers,
+        "workers": [_short(run.label(worker)) for worker in workers],
         "outcomes": OUTCOMES,
         "phases": phases,
         "names": [_short(name) for name in names],

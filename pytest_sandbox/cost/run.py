@@ -31,6 +31,8 @@ class Case:
 
     nodeid: str
     worker: str
+    name: str
+    """Its node id in that worker: with several images it is not the same."""
     outcome: str = "passed"
     """One of OUTCOMES."""
     start: float = 0.0
@@ -61,11 +63,18 @@ class Run:
     spans: list[tuple[str, Span]] = field(default_factory=list)
     """With the worker."""
     lives: list[tuple[str, Life]] = field(default_factory=list)
+    images: dict[str, str] = field(default_factory=dict)
+    """What workers run in, where that is an image."""
 
     def workers(self) -> list[str]:
         """Their names, gw2 before gw10."""
-        named = {test.worker for test in self.tests} | {name for name, _ in self.spans}
+        named = {test.worker for test in self.tests}
+        named |= {name for name, _ in self.spans} | {name for name, _ in self.lives}
         return sorted(named, key=lambda name: (len(name), name)) or [MAIN]
+
+    def label(self, worker: str) -> str:
+        """What a person calls it."""
+        return f"{worker} {self.images[worker]}" if worker in self.images else worker
 
 
 class Resource(NamedTuple):

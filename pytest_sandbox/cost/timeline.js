@@ -48,7 +48,7 @@
   const HEIGHT = { test: 22, span: 14, container: 12 };
   const GROUPS = { span: "waiting", container: "containers" };
   const lanes = [];
-  const AXIS = 24, LEFT = 84;
+  const AXIS = 24, LEFT = Math.min(180, 16 + 7.2 * Math.max(10, ...data.workers.map((name) => name.length)));
   let height = AXIS;
   data.workers.forEach((name, worker) => {
     const mine = (items) => items.filter((item) => item.worker === worker);

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_sandbox.cost.events import recorder_of
 from pytest_sandbox.matrix.bootstrap import source
 from pytest_sandbox.matrix.image import ImagePython, look_into
 from pytest_sandbox.matrix.known import flags, keys, markers
@@ -72,7 +73,7 @@ class Matrix:
 
         options, suite = options_of(self._config), Suite.of(self._config)
         label = f"pytest {self._config.rootpath.name} in images"
-        self._client = RunClient(options, label, suite.named)
+        self._client = RunClient(options, label, suite.named, recorder_of(self._config))
         try:
             for number, spec in enumerate(specs):
                 image = self._images[number // self._workers]
@@ -110,7 +111,7 @@ class Matrix:
                 return None  # somebody else's --dist
             made.numnodes = self._workers
             schedulers[image] = made
-        return MatrixScheduling(self._image, schedulers)
+        return MatrixScheduling(config, self._image, schedulers)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:

@@ -37,7 +37,9 @@ def made_up(count: int, workers: int = 4) -> Run:
 def _case(dice: random.Random, number: int, worker: str, start: float) -> Case:
     call = dice.expovariate(12)
     nodeid = f"tests/shop/test_orders_{number // 40}.py::test_order[{number % 40}-paid]"
-    case = Case(nodeid, worker, "passed", start, dice.random() / 40, call, dice.random() / 200)
+    case = Case(
+        nodeid, worker, nodeid, "passed", start, dice.random() / 40, call, dice.random() / 200
+    )
     if number % 17 == 3:
         _fail(case, number)
     elif number % 23 == 5:

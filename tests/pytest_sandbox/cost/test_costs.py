@@ -119,7 +119,8 @@ def test_what_tests_write_ends_no_element_of_the_page() -> None:
 def test_a_page_of_nothing_but_long_failures_has_a_limit() -> None:
     run = Run(0.0, 9.0)
     for number in range(3000):
-        case = Case(f"test_x.py::test_{number}", "main", "failed", 1.0)
+        name = f"test_x.py::test_{number}"
+        case = Case(name, "main", name, "failed", 1.0)
         case.failures.append(Failure("call", f"E   {number}\n" + "x" * 50_000, ()))
         run.tests.append(case)
     text = page(run, "long")

@@ -135,6 +135,33 @@ def test_hermetic_tests_hand_on_what_their_processes_noted(live: pytest.Pytester
     assert re.search(r"created [^<]*written", text)
 
 
+@pytest.mark.needs_xdist
+def test_what_ended_early_is_told_too(inner: pytest.Pytester) -> None:
+    inner.makepyfile(
+        test_dies="import os\ndef test_dies(): os._exit(3)\ndef test_lives(): pass",
+        test_absent="import nothing_of_that_name",
+    )
+    inner.runpytest_subprocess(
+        "-n1", "--continue-on-collection-errors", "--sandbox-report=run.html"
+    ).stdout.fnmatch_lines(["sandbox report: file://*"])
+    data = drawn(inner.path / "run.html")
+    told = {row[0]: data["outcomes"][row[2]] for row in data["tests"]}
+    assert told == {
+        "test_absent.py": "error",
+        "test_dies.py::test_dies": "failed",
+        "test_dies.py::test_lives": "passed",
+    }
+    assert all(0 < row[3] <= data["length"] for row in data["tests"])
+    assert "No module named" in (inner.path / "run.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_is_no_success(inner: pytest.Pytester) -> None:
+    inner.makepyfile("def test_it(): pass")
+    result = inner.runpytest_subprocess("--sandbox-report=/proc/none/run.html")
+    result.stdout.fnmatch_lines(["sandbox report: not written: *"])
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+
+
 def test_every_outcome_is_told(inner: pytest.Pytester) -> None:
     inner.makepyfile(OUTCOMES)
     result = inner.runpytest_subprocess("--sandbox-report=run.html", "--sandbox-durations=1")
