@@ -89,7 +89,7 @@ class Writes:
                 escapes.append(Escape("writes", verb, subject))
         if inside:
             escapes[-1] = escapes[-1]._replace(detail=_count(inside))
-        return escapes
+        return sorted(escapes, key=lambda escape: escape.subject)
 
     def _verb(self, entry: _Entry, before: _Signature | None) -> str:
         if before is not None:

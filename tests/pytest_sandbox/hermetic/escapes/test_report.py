@@ -75,8 +75,8 @@ TESTS = """
 
 SEEN = """
 test_*.py::test_writes
-  writes      created *home/cache/ (with 1 entry)
   writes      created /dev/shm/segment
+  writes      created *home/cache/ (with 1 entry)
   writes      deleted */gone.txt
   writes      changed */kept.txt
 test_*.py::test_connections
