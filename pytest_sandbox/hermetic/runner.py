@@ -96,7 +96,8 @@ class Runner:
             reraise=(pytest.exit.Exception, KeyboardInterrupt),
         )
         if call.excinfo is not None:
-            report = item.ihook.pytest_runtest_makereport(item=item, call=call)
+            # Not by the hook: what plugins noted about the test, they noted in its own process.
+            report = pytest.TestReport.from_item_and_call(item, call)
             self._replay.report(item, report)
 
     def close(self) -> None:

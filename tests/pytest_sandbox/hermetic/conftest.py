@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -25,16 +24,3 @@ def hermetic(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pyte
     monkeypatch.setenv("HOME", str(home))
     pytester.makeini(INI)
     return pytester
-
-
-def processes_with(mark: str) -> list[str]:
-    """Command lines of this machine's processes whose environment or command line has `mark`."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            try:
-                if mark.encode() in (process / "environ").read_bytes():
-                    found.append((process / "cmdline").read_bytes().decode(errors="replace"))
-            except OSError:
-                continue
-    return found
