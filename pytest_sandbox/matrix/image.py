@@ -6,9 +6,9 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_sandbox.client.options import is_host_image
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from pytest_sandbox.client.session import Client
 
 _PROBE: Final = """
-import importlib.util, json, sys, sysconfig
+import importlib.util, json, os, sys, sysconfig
 def has(name):
     return importlib.util.find_spec(name) is not None
 print(json.dumps({
     "version": ".".join(map(str, sys.version_info[:3])),
     "abi": sysconfig.get_config_var("SOABI") or "",
     "has": [name for name in ("pytest", "execnet", "xdist") if has(name)],
+    "path": os.environ.get("PYTHONPATH", ""),
 }))
 """
 _CARRIED: Final = ("execnet", "xdist")
@@ -42,23 +43,30 @@ class ImagePython(NamedTuple):
     """Host directories that are mounted there, read-only, and where."""
     sites: tuple[str, ...]
     """Directories there that hold installed packages, which its interpreter does not know."""
+    path: str = ""
+    """PYTHONPATH for programs that tests start there; empty: the image's own."""
 
 
 def look_into(client: Client, image: str) -> ImagePython:
     """Ask the image's interpreter. Raises NoSuchImage, and HostLacks where there is no Python with
     pytest, nor one that the running environment fits."""
+    from pytest_sandbox.errors import StartFailed
+
     for python in (sys.executable,) if is_host_image(image) else ("python", "python3"):
-        done = client.run(image, [python, "-c", _PROBE], entrypoint="", show=_environment())
+        try:
+            done = client.run(image, [python, "-c", _PROBE], entrypoint="", show=_environment())
+        except StartFailed:
+            continue
         if done.exit_code == 0:
             found = json.loads(done.stdout)
-            return _fitted(image, python, found["version"], found["abi"], set(found["has"]))
-        if done.exit_code != 127:
-            said = done.stderr.decode(errors="replace").strip()[-500:]
-            raise _unusable(image, f"its {python} does not run: {said}", own_version())
+            return _fitted(image, python, found)
+        said = done.stderr.decode(errors="replace").strip()[-500:]
+        raise _unusable(image, f"its {python} does not run: {said}", own_version())
     raise _unusable(image, "it has no Python", own_version())
 
 
-def _fitted(image: str, python: str, version: str, abi: str, has: set[str]) -> ImagePython:
+def _fitted(image: str, python: str, found: Mapping[str, Any]) -> ImagePython:
+    version, abi, has = found["version"], found["abi"], found["has"]
     if is_host_image(image):
         return ImagePython(image, python, version, _at_their_own_place(), ())
     if "pytest" in has:
@@ -68,7 +76,8 @@ def _fitted(image: str, python: str, version: str, abi: str, has: set[str]) -> I
     own = sysconfig.get_config_var("SOABI") or ""
     if abi == own:
         sites = tuple(path for path in _environment() if path.endswith("-packages"))
-        return ImagePython(image, python, version, _at_their_own_place(), sites)
+        path = os.pathsep.join(filter(None, [found["path"], *sites]))
+        return ImagePython(image, python, version, _at_their_own_place(), sites, path)
     why = f"its Python {version} ({abi}) has no pytest, and packages of {own} do not run in it"
     raise _unusable(image, why, ".".join(version.split(".")[:2]))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import pytest
 
 Worker = Any
 """xdist's WorkerController: xdist has no types."""
@@ -44,9 +47,12 @@ class MatrixScheduling:
 
     def __init__(
         self,
+        config: pytest.Config,
         image_of: Callable[[Worker], str],
         schedulers: Mapping[str, Scheduling],
     ) -> None:
+        self.config = config
+        """As all of xdist's have it: pytest-rerunfailures asks for it."""
         self._image_of = image_of
         self._schedulers = dict(schedulers)
         self._left = next(iter(self._schedulers.values()))

@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -110,7 +110,7 @@ class Single:
                         config=self._config, data=data
                     )
         except EOFError as error:
-            del self._visits[image]
+            self._visits.pop(image).end()
             yield _failure(item, f"{error}: the image {image}")
 
     def _visit(self, image: str) -> None:
@@ -190,7 +190,8 @@ class _Visit:
     def end(self) -> None:
         """Let it tear down and wait for that."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()

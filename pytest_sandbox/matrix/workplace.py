@@ -71,5 +71,5 @@ def _environment(found: ImagePython) -> Iterator[tuple[str, str]]:
         if name.startswith(_PASSED):
             yield name, value
     yield IMAGE_VARIABLE, found.image
-    if found.sites:
-        yield "PYTHONPATH", os.pathsep.join(found.sites)
+    if found.path:
+        yield "PYTHONPATH", found.path
