@@ -23,6 +23,7 @@ from typing import Any, Final
 from pytest_sandbox.hermetic.escapes import addresses, connection_filter, lookups
 from sandboxd.linux import namespaces, seccomp_notify
 from sandboxd.linux.pidfd import pid_of, pidfd_open
+from sandboxd.linux.sock_diag import ListenerTable
 
 _MOST: Final = 200
 """Different things that are kept of one sandbox until they are taken."""
@@ -43,6 +44,8 @@ class Watcher:
         self._listeners: set[int] = set()
         self._servers: dict[int, tuple[socket.socket, int]] = {}
         """Name servers by descriptor: the socket, and its network namespace."""
+        self._tables: dict[int, ListenerTable] = {}
+        """Network namespace to what looks for listeners there."""
         self._sandboxes: dict[int, socket.socket] = {}
         """pidfd to the name server that goes with it."""
         self._seen: dict[int, dict[tuple[str, ...], None]] = {}
@@ -143,9 +146,14 @@ class Watcher:
         if not address.is_loopback:
             # Port 0 is how the C library finds out which address is to be preferred: RFC 6724.
             return protocol if address.port or protocol != "udp" else None
-        if protocol == "tcp" and not addresses.somebody_listens(call.pid, address.port):
-            return protocol
-        return None
+        return protocol if protocol == "tcp" and not self._is_served(call.pid, address) else None
+
+    def _is_served(self, pid: int, address: addresses.Address) -> bool:
+        """Whether somebody listens there; where one look-up finds nobody, all are looked at."""
+        table = self._tables.get(_namespace(pid, "net"))
+        if table is not None and table.has(address.family, address.host, address.port):
+            return True
+        return addresses.somebody_listens(pid, address.port)
 
     def _is_of_host(self, path: str) -> bool:
         try:
@@ -178,6 +186,8 @@ class Watcher:
             return False
         self._servers[server.fileno()] = (server, network)
         self._sandboxes[pidfd] = server
+        if network not in self._tables:
+            self._tables[network] = ListenerTable()
         self._poll.register(server, select.EPOLLIN)
         self._poll.register(pidfd, select.EPOLLIN)
         return True
@@ -198,9 +208,11 @@ class Watcher:
         server = self._sandboxes.pop(pidfd)
         self._poll.unregister(pidfd)
         self._poll.unregister(server)
-        del self._servers[server.fileno()]
+        _, network = self._servers.pop(server.fileno())
         server.close()
         os.close(pidfd)
+        if all(network != each for _, each in self._servers.values()):
+            self._tables.pop(network).close()
 
     def _look_up(self, server: socket.socket, network: int) -> None:
         try:

@@ -35,6 +35,8 @@ class _Sandbox:
 
     writes: Writes
     left: dict[Escape, str] = field(default_factory=dict)
+    counts: tuple[str, ...] = ()
+    """Of sockets, as they were when there were none of tests."""
 
 
 class EscapeWitness:
@@ -50,12 +52,13 @@ class EscapeWitness:
     def sandbox_ready(self, shell: Shell, nodeid: str) -> None:
         plan = self._plan(shell.spec)
         writes = Writes(shell.uppers, shell.layout, plan.fresh, self._ignored)
-        self._sandboxes[shell] = _Sandbox(writes)
+        sandbox = self._sandboxes[shell] = _Sandbox(writes)
         if self._watch is not None and plan.network != HOST:
             try:
                 self._watch.serve_names(shell.pidfd)
             except OSError as error:
                 self._go_blind(error)
+        sandbox.counts = leftovers.counts_of_sockets(shell.pid)
 
     def test_began(self, shell: Shell, nodeid: str) -> None:
         return
@@ -65,7 +68,9 @@ class EscapeWitness:
     ) -> Sequence[pytest.TestReport]:
         sandbox = self._sandboxes[shell]
         last, changes = environment.told_by(reports[-1])
-        left = [*leftovers.left_processes(shell.pid), *leftovers.left_sockets(shell.pid)]
+        inet = leftovers.counts_of_sockets(shell.pid) != sandbox.counts
+        left = leftovers.left_processes(shell.pid)
+        left += leftovers.left_sockets(shell.pid, inet=inet)
         found = sandbox.writes.fresh()
         found += self._asked_of_network(shell)
         found += _left(sandbox, nodeid, [*left, *changes], last=last)

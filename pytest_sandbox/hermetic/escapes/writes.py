@@ -8,9 +8,10 @@ test made and removed again leaves no trace, which is as it should be.
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from fnmatch import translate
 from typing import Final, NamedTuple
 
 from pytest_sandbox.hermetic.escapes.escape import Escape
@@ -28,26 +29,13 @@ _Signature = tuple[int, int, int, int]
 
 
 class _Entry(NamedTuple):
-    """Of the upper directory `number`; `path` is where the sandbox shows it."""
+    """Of the upper directory `number`, new or changed; `path` is where the sandbox shows it."""
 
     number: str
     path: str
     found: os.stat_result
     opaque: bool
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """One path may lie in several uppers: an overlay's, and that of what it is mounted on."""
-        return self.number, self.path
-
-    @property
-    def signature(self) -> _Signature:
-        """What changes with every change of the entry itself. A directory's times change with what
-        is in it."""
-        found = self.found
-        if stat.S_ISDIR(found.st_mode):
-            return found.st_ino, found.st_mode, found.st_uid, found.st_gid
-        return found.st_ino, found.st_mode, found.st_size, found.st_ctime_ns
+    before: _Signature | None
 
 
 class Writes:
@@ -64,23 +52,22 @@ class Writes:
         host's below. `ignored`: patterns (fnmatch) for names, or, with a slash in them, for whole
         paths. What is there now is nobody's."""
         self._uppers, self._layout, self._fresh = uppers, layout, fresh
-        self._plain = frozenset(each for each in ignored if not set(each) & set("*?[/"))
-        self._patterns = tuple(each for each in ignored if each not in self._plain)
-        self._known = {entry.key: entry.signature for entry in self._walk()}
+        self._ignored_name = _matcher(each for each in ignored if "/" not in each)
+        self._ignored_path = _matcher(each for each in ignored if "/" in each)
+        self._known: dict[tuple[str, str], _Signature] = {}
+        """By number and path: one path may lie in several uppers, an overlay's and that of what it
+        is mounted on."""
+        self._scan()
 
     def fresh(self) -> list[Escape]:
         """What was written since the last call, one escape for each new tree."""
         escapes: list[Escape] = []
         inside, made = 0, ""
-        for entry in self._walk():
-            before = self._known.get(entry.key)
-            if before == entry.signature:
-                continue
-            self._known[entry.key] = entry.signature
+        for entry in self._scan():
             if made and entry.path.startswith(made):
                 inside += 1
                 continue
-            if verb := self._verb(entry, before):
+            if verb := self._verb(entry):
                 if inside:
                     escapes[-1] = escapes[-1]._replace(detail=_count(inside))
                 directory = stat.S_ISDIR(entry.found.st_mode)
@@ -91,56 +78,81 @@ class Writes:
             escapes[-1] = escapes[-1]._replace(detail=_count(inside))
         return sorted(escapes, key=lambda escape: escape.subject)
 
-    def _verb(self, entry: _Entry, before: _Signature | None) -> str:
-        if before is not None:
+    def _verb(self, entry: _Entry) -> str:
+        if entry.before is not None:
             return "changed"
         return "created" if entry.number in self._fresh else _compared(entry)
 
-    def _walk(self) -> Iterator[_Entry]:
-        """Every entry but the ignored, each directory before what is in it."""
+    def _scan(self) -> list[_Entry]:
+        """All that is new or changed, less the ignored, each directory before what is in it."""
+        changed: list[_Entry] = []
         left = [_MOST]
         for number, place in self._layout.items():
             try:
-                root = os.open(f"{number}/upper", _DIRECTORY, dir_fd=self._uppers)
+                found = os.stat(f"{number}/upper", dir_fd=self._uppers)
             except FileNotFoundError:
                 continue
+            self._notice(number, place, found, "", changed)
+            if found.st_size == 0:
+                continue  # tmpfs(5) counts entries in a directory's size
+            root = os.open(f"{number}/upper", _DIRECTORY, dir_fd=self._uppers)
             try:
-                yield _Entry(number, place, os.fstat(root), False)
-                yield from self._below(number, root, place.rstrip("/"), left)
+                self._look_below(number, root, place.rstrip("/"), changed, left)
             finally:
                 os.close(root)
+        return changed
 
-    def _below(self, number: str, directory: int, place: str, left: list[int]) -> Iterator[_Entry]:
+    def _look_below(
+        self, number: str, directory: int, place: str, changed: list[_Entry], left: list[int]
+    ) -> None:
         with os.scandir(directory) as listing:
             found = sorted(listing, key=lambda entry: entry.name)
         for each in found:
-            path = f"{place}/{each.name}"
-            if self._is_ignored(each.name, path):
+            name, path = each.name, f"{place}/{each.name}"
+            if self._ignored_name(name) or self._ignored_path(path):
                 continue
             left[0] -= 1
             if left[0] < 0:
                 return
             status = each.stat(follow_symlinks=False)
-            if not stat.S_ISDIR(status.st_mode):
-                yield _Entry(number, path, status, False)
+            self._notice(number, path, status, f"/proc/self/fd/{directory}/{name}", changed)
+            if not stat.S_ISDIR(status.st_mode) or status.st_size == 0:
                 continue
             try:
-                child = os.open(each.name, _DIRECTORY, dir_fd=directory)
+                child = os.open(name, _DIRECTORY, dir_fd=directory)
             except PermissionError:
-                yield _Entry(number, path, status, False)
                 continue
             try:
-                yield _Entry(number, path, status, is_opaque(child))
-                yield from self._below(number, child, path, left)
+                self._look_below(number, child, path, changed, left)
             finally:
                 os.close(child)
 
-    def _is_ignored(self, name: str, path: str) -> bool:
-        if name in self._plain:
-            return True
-        return any(
-            fnmatchcase(path if "/" in pattern else name, pattern) for pattern in self._patterns
-        )
+    def _notice(
+        self, number: str, path: str, found: os.stat_result, here: str, changed: list[_Entry]
+    ) -> None:
+        """Add an entry that is new or changed. A directory's times change with what is in it."""
+        key, mode = (number, path), found.st_mode
+        signature = found.st_ino, mode, found.st_uid, found.st_gid
+        if not stat.S_ISDIR(mode):
+            signature = found.st_ino, mode, found.st_size, found.st_ctime_ns
+        before = self._known.get(key)
+        if before != signature:
+            self._known[key] = signature
+            opaque = before is None and bool(here) and stat.S_ISDIR(mode) and _opaque(here)
+            changed.append(_Entry(number, path, found, opaque, before))
+
+
+def _matcher(patterns: Iterable[str]) -> Callable[[str], object]:
+    """Whether a string matches one of the patterns."""
+    alternatives = [translate(pattern) for pattern in patterns]
+    return re.compile("|".join(alternatives)).match if alternatives else lambda _: False
+
+
+def _opaque(directory: str) -> bool:
+    try:
+        return is_opaque(directory)
+    except PermissionError:
+        return False
 
 
 def _compared(entry: _Entry) -> str:
