@@ -74,7 +74,8 @@ class SandboxInstance(ExecuteInstance):
             if number != -1:
                 self.request.env.setdefault(name, str(number))
         out, err = self.out_handler, self.err_handler
-        if self.options.no_capture and not self.request.capture:
+        no_capture = getattr(self._env.options, "no_capture", False)
+        if no_capture and not getattr(self.request, "capture", False):
             out, err = _writer(1), _writer(2)
         run_id = self.request.run_id
         command = self.cmd  # here, where Fail ends the environment and not the command alone

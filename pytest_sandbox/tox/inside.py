@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,15 +70,13 @@ def python_of_image(client: Client, image: str, base_python: Sequence[str]) -> P
 
     about = _asked(client, image)
     major, minor, micro, level, serial = about["version_info"]
+    facts: dict[str, Any] = {
+        **about,
+        "version_info": VersionInfo(major, minor, micro, level, serial),
+        "extra": {"executable": Path(about["executable"])},
+    }
     found = PythonInfo(
-        implementation=about["implementation"],
-        version_info=VersionInfo(major, minor, micro, level, serial),
-        version=about["version"],
-        is_64=about["is_64"],
-        platform=about["platform"],
-        extra={"executable": Path(about["executable"])},
-        free_threaded=about["free_threaded"],
-        machine=about["machine"],
+        **{name: facts[name] for name in signature(PythonInfo).parameters if name in facts}
     )
     return found if any(_fits(spec, found) for spec in base_python) else None
 

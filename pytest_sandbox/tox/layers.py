@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _REPOSITORY: Final = "tox"
 _LABEL: Final = "io.pytest-sandbox.tox"
 _PROGRAMS: Final = "io.pytest-sandbox.tox.programs"
+_COMPILE: Final = (f"{ENVIRONMENT}/bin/python", "-m", "compileall", "-q")
+"""A new environment's pip is compiled once, not each time that it installs."""
 _WAIT: Final = 0.1
 _UNUSED: Final = 30 * 24 * 3600.0
 """Seconds after which a layer that nobody used goes, when another one is made."""
@@ -69,7 +71,7 @@ class Layers:
         `maker` stands for the version of the program that makes it.
         """
         key = digest([self.top.key, maker, installation.described_alone()])
-        return self._built(job, installation, key, ())
+        return self._built(job, installation, key, (), compiled=True)
 
     def add(self, job: Job, installation: Installation) -> int:
         """Take or make the layer of an install command; the command's exit code.
@@ -135,6 +137,8 @@ class Layers:
         key: str,
         lines: Sequence[str],
         room: Container | None = None,
+        *,
+        compiled: bool = False,
     ) -> int:
         with _alone(job, key):
             if (layer := self._existing(key)) is not None:
@@ -142,7 +146,9 @@ class Layers:
                 return 0
             if room is None:
                 with self._container(installation) as container:
-                    return self._install(job, installation, key, lines, container)
+                    return self._install(
+                        job, installation, key, lines, container, compiled=compiled
+                    )
             return self._install(job, installation, key, lines, room)
 
     def _passing(self, job: Job, installation: Installation, done: Container | None = None) -> int:
@@ -164,13 +170,18 @@ class Layers:
         key: str,
         lines: Sequence[str],
         container: Container,
+        *,
+        compiled: bool = False,
     ) -> int:
         listed = self._room.staging / f"resolved-{key[:12]}.txt"
         listed.write_text("\n".join(lines))
         command = installation.exactly(lines, str(listed)) if lines else installation.command
-        code = job.run(container, command, env=installation.environ, cwd=str(installation.cwd))
+        environ, cwd = installation.environ, str(installation.cwd)
+        code = job.run(container, command, env=environ, cwd=cwd)
         if code:
             return code
+        if compiled:
+            job.run(container, (*_COMPILE, f"{ENVIRONMENT}/lib"), env=environ, cwd=cwd)
         job.check()
         self.top = self._commit(container, key)
         _tidy(self._client)

@@ -157,7 +157,7 @@ class Sandboxed:
         self.execute(command, stdin=StdinSource.OFF, run_id=CREATE, show=False).assert_success()
 
     def _get_python(self, base_python: list[str]) -> PythonInfo | None:
-        image = self.conf.get("sandbox_image", str)
+        image = self.conf["sandbox_image"]
         if not image:
             found: PythonInfo | None = super()._get_python(base_python)  # type: ignore[misc]
             return found
@@ -181,16 +181,23 @@ class SandboxRunner(Sandboxed, VirtualEnvRunner):
     def id() -> str:
         return "sandbox"
 
+    @property
+    def environment_variables(self) -> dict[str, str]:  # type: ignore[override]
+        environ = super().environment_variables
+        environ["VIRTUAL_ENV"] = ENVIRONMENT  # which tox 4.24 sets itself
+        return environ
+
     def prepend_env_var_path(self) -> list[Path]:
         return [self.env_bin_dir()]
 
     def _creation(self) -> list[str]:
-        if self.conf["virtualenv_spec"]:
+        asked = self.conf["virtualenv_spec"] if "virtualenv_spec" in self.conf else ""  # noqa: SIM401
+        if asked:
             raise Fail(
-                f"virtualenv_spec {self.conf['virtualenv_spec']}: a sandbox is made by the"
+                f"virtualenv_spec {asked}: a sandbox is made by the"
                 f" virtualenv of this tox; for this interpreter use runner = virtualenv"
             )
-        own = self.conf.get("sandbox_image", str)
+        own = self.conf["sandbox_image"]
         if own:
             # virtualenv is plain Python: the image's interpreter runs the one of this tox.
             site = os.path.dirname(os.path.dirname(os.path.abspath(virtualenv.__file__)))

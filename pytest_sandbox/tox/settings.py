@@ -69,10 +69,10 @@ def register(conf: EnvConfigSet) -> None:
 def settings(conf: EnvConfigSet, name: str, root: Path) -> Settings:
     """What the environment `name` asks for. Raises Fail for a value that makes no sense."""
     return Settings(
-        conf.get("sandbox_image", str),
-        tuple(_volume(text, root) for text in conf.get("sandbox_volumes", list[str])),
-        conf.get("sandbox_network", bool),
-        {**of_factors(name), **_asked(conf.get("sandbox_services", list[str]))},
+        str(conf["sandbox_image"]),
+        tuple(_volume(text, root) for text in conf["sandbox_volumes"]),
+        bool(conf["sandbox_network"]),
+        {**of_factors(name), **_asked(conf["sandbox_services"])},
     )
 
 

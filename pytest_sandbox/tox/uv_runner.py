@@ -68,7 +68,7 @@ class SandboxUvRunner(Sandboxed, UvVenvRunner):  # type: ignore[misc, unused-ign
         return [*command, self.env_version_spec()]
 
     def _creation(self) -> list[str]:
-        own = self.conf.get("sandbox_image", str)
+        own = self.conf["sandbox_image"]
         python = "python3" if own else self.enclosure.interpreter.executable
         command = [self.uv, "venv", "--python", python, "--no-python-downloads"]
         command.append(f"--prompt={os.path.basename(ENVIRONMENT)}")
