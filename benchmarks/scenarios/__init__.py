@@ -11,12 +11,14 @@ from benchmarks.scenarios import (
     commit,
     crowd,
     database,
+    hermetic,
     lifecycle,
     one_shot,
     plugin_load,
     pull,
     push,
     sequential,
+    tox_matrix,
 )
 
 SCENARIOS: dict[str, Callable[[Bench], Result]] = {
@@ -29,5 +31,7 @@ SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "commit": commit.measure,
     "pull": pull.measure,
     "push": push.measure,
+    "hermetic": hermetic.measure,
     "build": build.measure,
+    "tox-matrix": tox_matrix.measure,
 }
