@@ -19,13 +19,15 @@ from pytest_sandbox.hermetic.network import HOST
 from pytest_sandbox.hermetic.shell import Shell
 
 TITLE = "hermetic report"
+_BOUND = frozenset(("bind", "tree", "proc", "sys", "dev"))
 
 
 class _Plan(NamedTuple):
-    """Of a sandbox's plan: the numbers of the mounts that hide what the host has there, and whose
-    network it is in."""
+    """Of a sandbox's plan: the numbers of the mounts that hide what the host has there, the paths
+    that something is mounted on, and whose network it is in."""
 
     fresh: frozenset[str]
+    covered: frozenset[str]
     network: str
 
 
@@ -51,7 +53,7 @@ class EscapeWitness:
 
     def sandbox_ready(self, shell: Shell, nodeid: str) -> None:
         plan = self._plan(shell.spec)
-        writes = Writes(shell.uppers, shell.layout, plan.fresh, self._ignored)
+        writes = Writes(shell.uppers, shell.layout, plan.fresh, self._ignored, plan.covered)
         sandbox = self._sandboxes[shell] = _Sandbox(writes)
         if self._watch is not None and plan.network != HOST:
             try:
@@ -92,7 +94,9 @@ class EscapeWitness:
         if spec not in self._plans:
             operations, _, network = json.loads(spec)
             fresh = frozenset(each[1] for each in operations if each[0] == "fresh")
-            self._plans[spec] = _Plan(fresh, network)
+            covered = {each[2] for each in operations if each[0] in ("fresh", "overlay")}
+            covered |= {each[1] for each in operations if each[0] in _BOUND}
+            self._plans[spec] = _Plan(fresh, frozenset(covered), network)
         return self._plans[spec]
 
     def _asked_of_network(self, shell: Shell) -> list[Escape]:

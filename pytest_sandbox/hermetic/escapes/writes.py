@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from fnmatch import translate
 from typing import Final, NamedTuple
@@ -24,6 +25,8 @@ IGNORED: Final = (
 """Names, at any depth, that no report mentions: caches, coverage data, pytest's own tmp_path."""
 _MOST: Final = 20_000
 """Entries that are looked at: a test that writes more has been caught long before."""
+_TICK: Final = 20_000_000
+"""Nanoseconds: a change that is younger may be followed by one with the same time."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _Signature = tuple[int, int, int, int]
 
@@ -47,16 +50,21 @@ class Writes:
         layout: Mapping[str, str],
         fresh: Container[str] = (),
         ignored: Sequence[str] = IGNORED,
+        covered: Container[str] = (),
     ) -> None:
         """`uppers` and `layout` as in Shell; `fresh`: the numbers of those with nothing of the
         host's below. `ignored`: patterns (fnmatch) for names, or, with a slash in them, for whole
-        paths. What is there now is nobody's."""
-        self._uppers, self._layout, self._fresh = uppers, layout, fresh
+        paths. `covered`: paths that something is mounted on. What is there now is nobody's."""
+        self._layout, self._fresh, self._covered = layout, fresh, covered
+        self._uppers = uppers
+        self._roots = [(number, f"{number}/upper", place) for number, place in layout.items()]
         self._ignored_name = _matcher(each for each in ignored if "/" not in each)
         self._ignored_path = _matcher(each for each in ignored if "/" in each)
         self._known: dict[tuple[str, str], _Signature] = {}
         """By number and path: one path may lie in several uppers, an overlay's and that of what it
         is mounted on."""
+        self._still: dict[tuple[str, str], int] = {}
+        """Directories of whose entries none can change, with the time of their last change."""
         self._scan()
 
     def fresh(self) -> list[Escape]:
@@ -87,28 +95,34 @@ class Writes:
         """All that is new or changed, less the ignored, each directory before what is in it."""
         changed: list[_Entry] = []
         left = [_MOST]
-        for number, place in self._layout.items():
+        for number, name, place in self._roots:
             try:
-                found = os.stat(f"{number}/upper", dir_fd=self._uppers)
+                found = os.stat(name, dir_fd=self._uppers)
             except FileNotFoundError:
                 continue
             self._notice(number, place, found, "", changed)
-            if found.st_size == 0:
-                continue  # tmpfs(5) counts entries in a directory's size
-            root = os.open(f"{number}/upper", _DIRECTORY, dir_fd=self._uppers)
-            try:
-                self._look_below(number, root, place.rstrip("/"), changed, left)
-            finally:
-                os.close(root)
+            if self._may_hold_changes(number, place, found):
+                root = os.open(name, _DIRECTORY, dir_fd=self._uppers)
+                try:
+                    self._look_below(number, root, place, changed, left)
+                finally:
+                    os.close(root)
         return changed
+
+    def _may_hold_changes(self, number: str, path: str, found: os.stat_result) -> bool:
+        """Not in an empty directory (tmpfs(5) counts entries in its size), nor in a still one."""
+        return found.st_size != 0 and self._still.get((number, path)) != found.st_mtime_ns
 
     def _look_below(
         self, number: str, directory: int, place: str, changed: list[_Entry], left: list[int]
     ) -> None:
+        changed_last = os.fstat(directory).st_mtime_ns
         with os.scandir(directory) as listing:
             found = sorted(listing, key=lambda entry: entry.name)
+        base, still = place.rstrip("/"), time.time_ns() - changed_last > _TICK
         for each in found:
-            name, path = each.name, f"{place}/{each.name}"
+            name, path = each.name, f"{base}/{each.name}"
+            still = still and (path in self._covered or each.is_symlink())
             if self._ignored_name(name) or self._ignored_path(path):
                 continue
             left[0] -= 1
@@ -116,7 +130,7 @@ class Writes:
                 return
             status = each.stat(follow_symlinks=False)
             self._notice(number, path, status, f"/proc/self/fd/{directory}/{name}", changed)
-            if not stat.S_ISDIR(status.st_mode) or status.st_size == 0:
+            if not stat.S_ISDIR(status.st_mode) or not self._may_hold_changes(number, path, status):
                 continue
             try:
                 child = os.open(name, _DIRECTORY, dir_fd=directory)
@@ -126,6 +140,8 @@ class Writes:
                 self._look_below(number, child, path, changed, left)
             finally:
                 os.close(child)
+        if still:
+            self._still[number, place] = changed_last
 
     def _notice(
         self, number: str, path: str, found: os.stat_result, here: str, changed: list[_Entry]
