@@ -105,11 +105,13 @@ class Enclosure:
         """The one that the commands run in, started with the first of them."""
         if self._container is None:
             job.check()
-            environ = self._env.environment_variables
+            volumes = {**self._places(), **self._for_services()}
+            for program in self._env.programs:
+                volumes.update(self._shown(program))
             self._container = self._made(
                 self.chain.top.image,
-                {**self._places(), **self._asked_for(), **self._for_services()},
-                environ,
+                {**volumes, **self._asked_for()},
+                self._env.environment_variables,
                 network="host" if self._settings.network else "",
             )
             self._container.start()

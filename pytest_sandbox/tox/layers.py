@@ -78,7 +78,7 @@ class Layers:
 
         Raises Interrupted, SandboxError, OSError.
         """
-        if installation.tree:
+        if installation.tree or self.passing:
             return self._passing(job, installation)
         text = digest([self.top.key, installation.described()])
         if installation.local:
@@ -152,7 +152,7 @@ class Layers:
             return self._install(job, installation, key, lines, room)
 
     def _passing(self, job: Job, installation: Installation, done: Container | None = None) -> int:
-        """From a source directory: made each time, and kept as long as this run."""
+        """From a source directory, or above it: made each time, and kept as long as this run."""
         key = secrets.token_hex(32)
         if done is not None:
             self.top = self._commit(done, key)

@@ -138,6 +138,11 @@ class Sandboxed:
         return self.env_site_package_dir()
 
     @property
+    def programs(self) -> list[str]:
+        """What of this machine the commands may call besides, and would not see."""
+        return []
+
+    @property
     def maker(self) -> str:
         """What makes an empty environment, with its version."""
         from importlib.metadata import version

@@ -56,6 +56,10 @@ class SandboxUvRunner(Sandboxed, UvVenvRunner):  # type: ignore[misc, unused-ign
         return [self.env_bin_dir(), Path(self.uv).parent]
 
     @property
+    def programs(self) -> list[str]:
+        return [self.uv]
+
+    @property
     def maker(self) -> str:
         status = os.stat(self.uv)
         return f"uv {status.st_size} {status.st_mtime_ns}"
