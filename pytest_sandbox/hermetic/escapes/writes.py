@@ -110,13 +110,14 @@ class Writes:
         return changed
 
     def _may_hold_changes(self, number: str, path: str, found: os.stat_result) -> bool:
-        """Not in an empty directory (tmpfs(5) counts entries in its size), nor in a still one."""
-        return found.st_size != 0 and self._still.get((number, path)) != found.st_mtime_ns
+        """Not in a still directory, an empty one for example. When it was modified says nothing:
+        overlayfs sets that back when it has copied a file up."""
+        return self._still.get((number, path)) != found.st_ctime_ns
 
     def _look_below(
         self, number: str, directory: int, place: str, changed: list[_Entry], left: list[int]
     ) -> None:
-        changed_last = os.fstat(directory).st_mtime_ns
+        changed_last = os.fstat(directory).st_ctime_ns
         with os.scandir(directory) as listing:
             found = sorted(listing, key=lambda entry: entry.name)
         base, still = place.rstrip("/"), time.time_ns() - changed_last > _TICK

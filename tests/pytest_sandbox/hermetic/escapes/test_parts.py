@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +169,18 @@ def test_whiteouts_are_deletions(upper: Path, look: Look, tmp_path: Path) -> Non
         os.mknod(upper / name, 0o020000, 0)
     (tmp_path / "host" / "gone").write_text("x")
     assert look() == ["deleted /gone"]
+
+
+def test_a_still_directory_is_looked_at_again_when_it_changes(upper: Path, look: Look) -> None:
+    long_ago = time.time_ns() - 10**9
+    (upper / "made").mkdir()
+    assert look() == ["created /made/"]
+    while time.time_ns() - (upper / "made").stat().st_ctime_ns < 30_000_000:
+        time.sleep(0.005)
+    assert look() == []
+    (upper / "made" / "x").write_text("x")
+    os.utime(upper / "made", ns=(long_ago, long_ago))
+    assert look() == ["created /made/x"]
 
 
 def test_caches_and_patterns_are_left_out(upper: Path, look: Look) -> None:

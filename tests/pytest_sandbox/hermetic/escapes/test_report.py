@@ -28,6 +28,9 @@ TESTS = """
         os.environ["PASSING"] = "1"
         del os.environ["PASSING"]
 
+    def test_copied_up():
+        (HERE / "kept.txt").write_text("as it wos")
+
     def test_writes():
         (HERE / "kept.txt").write_text("changed")
         (HERE / "gone.txt").unlink()
@@ -74,6 +77,8 @@ TESTS = """
 """
 
 SEEN = """
+test_*.py::test_copied_up
+  writes      changed */kept.txt
 test_*.py::test_writes
   writes      created /dev/shm/segment
   writes      created *home/cache/ (with 1 entry)
@@ -95,7 +100,7 @@ test_*.py::test_left
   environment changed working directory (now /)
 test_*.py::test_crash
   writes      created */last_words
-5 tests reached beyond tmp_path: writes 5, connections 5, names 2, processes 1, sockets 1, *
+6 tests reached beyond tmp_path: writes 6, connections 5, names 2, processes 1, sockets 1, *
 """
 
 
