@@ -58,7 +58,7 @@ def _foundation(skeleton: str, kind: str, *arguments: Any) -> None:
         path, target = arguments
         _parents(skeleton + path)
         os.symlink(target, skeleton + path)
-    elif kind in ("bind", "tree") and not os.path.isdir(arguments[1]):
+    elif kind in ("bind", "share", "tree") and not os.path.isdir(arguments[1]):
         _parents(skeleton + arguments[0])
         _touch(skeleton + arguments[0])
     elif kind in ("overlay", "fresh"):
@@ -101,12 +101,16 @@ def _bind(stage: str, path: str, source: str) -> None:
     _attach(f"{stage}/root{path}", source, recursive=False)
 
 
+def _share(stage: str, path: str, source: str) -> None:
+    _attach(f"{stage}/root{path}", source, recursive=False, writable=True)
+
+
 def _tree(stage: str, path: str, source: str) -> None:
     _attach(f"{stage}/root{path}", source, recursive=True)
 
 
-def _attach(target: str, source: str, *, recursive: bool) -> None:
-    """Bind `source` read-only: an entry that overlayfs cannot take, or a socket."""
+def _attach(target: str, source: str, *, recursive: bool, writable: bool = False) -> None:
+    """Bind `source`: an entry that overlayfs cannot take, a socket, what is to be kept."""
     if os.path.isdir(source):
         _ensure_directory(target)
     elif not os.path.lexists(target):
@@ -114,7 +118,8 @@ def _attach(target: str, source: str, *, recursive: bool) -> None:
         _touch(target)
     tree = mount.open_tree(source, recursive=recursive)
     try:
-        mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree, recursive=recursive)
+        if not writable:
+            mount.mount_setattr("", mount.MOUNT_ATTR_RDONLY, dirfd=tree, recursive=recursive)
         mount.move_mount(tree, target)
     finally:
         os.close(tree)
@@ -177,6 +182,7 @@ _OPERATIONS: Final[dict[str, Any]] = {
     "overlay": _overlay,
     "fresh": _fresh,
     "bind": _bind,
+    "share": _share,
     "tree": _tree,
     "link": _nothing,
     "text": _text,

@@ -19,6 +19,7 @@ from pytest_sandbox.hermetic import companions, stream
 from pytest_sandbox.hermetic.import_warnings import is_of_import
 from pytest_sandbox.hermetic.leftovers import leftover_processes
 from pytest_sandbox.hermetic.settings import Asked
+from pytest_sandbox.hermetic.traveling_reports import packed
 
 _REPORTING: Final = (
     "pytest_runtest_logstart",
@@ -40,6 +41,7 @@ class Sender:
         self.end: socket.socket | None = None
         self.incoming: stream.Incoming | None = None
         self.index = -1
+        self.alone = True
         self.asks_for_leftovers = False
         self.failed = False
         """Whether the test has: then it stands still while witnesses look at its sandbox."""
@@ -76,8 +78,7 @@ class Sender:
         self.failed |= report.failed
         if self.asks_for_leftovers and report.when == "teardown":
             self._look_for_leftovers(report)
-        config = self._config
-        data = config.hook.pytest_report_to_serializable(config=config, report=report)
+        data = packed(self._config, report)
         try:
             self.send("report", self.index, data)
         except Exception:
@@ -130,14 +131,15 @@ def prepare_in_zygote(session: pytest.Session) -> None:
         companion.in_zygote()
 
 
-def run_in_child(session: pytest.Session, end: socket.socket) -> NoReturn:
-    """Run what pytest asks for, to the last; the caller's stack is pytest's."""
+def run_in_child(session: pytest.Session, end: socket.socket, *, alone: bool) -> NoReturn:
+    """Run what pytest asks for, to the last; the caller's stack is pytest's. `alone`: whether all
+    other processes that it sees are its own."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(session.config.invocation_params.dir)
         sender = cast(Sender, session.config.pluginmanager.get_plugin(_SENDER))
-        sender.end, sender.incoming = end, stream.Incoming(end)
+        sender.end, sender.incoming, sender.alone = end, stream.Incoming(end), alone
         for companion in companions.of(session.config):
             companion.child_begins()
         _serve(session, sender)
@@ -183,7 +185,7 @@ def _run(
     for position, (index, following) in enumerate(pairs):
         item = items[index]
         sender.index = index
-        sender.asks_for_leftovers = last and position == len(pairs) - 1
+        sender.asks_for_leftovers = sender.alone and last and position == len(pairs) - 1
         _forget_foreign_nodes(session, item)
         nextitem = None if following is None else items[following]
         try:

@@ -41,14 +41,28 @@ def of(config: pytest.Config) -> list[Companion]:
 
 def gather(config: pytest.Config) -> None:
     """Register those that this run's plugins need, before the first test."""
+    from pytest_sandbox.hermetic import late_imports
     from pytest_sandbox.hermetic.import_warnings import ImportWarnings
     from pytest_sandbox.hermetic.threads import ForkCompanion
 
     found: list[Companion | None] = [ForkCompanion(config), ImportWarnings()]
+    found.append(late_imports.companion_of(config))
     if "coverage" in sys.modules:
         from pytest_sandbox.hermetic import coverage
 
         found.append(coverage.companion_of(config))
+    if config.pluginmanager.has_plugin("capturemanager"):
+        from pytest_sandbox.hermetic.shared_terminal import SharedTerminal
+
+        found.append(SharedTerminal(config))
+    if hasattr(config.hook, "pytest_timeout_set_timer"):
+        from pytest_sandbox.hermetic.watchdog import Watchdog
+
+        found.append(Watchdog(config))
+    if hasattr(config, "workerinput") and hasattr(config, "failures_db"):
+        from pytest_sandbox.hermetic.reruns import RerunCompanion
+
+        found.append(RerunCompanion(config))
     if config.getoption("xmlpath", None):
         from pytest_sandbox.hermetic import junit
 

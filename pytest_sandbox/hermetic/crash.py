@@ -37,7 +37,7 @@ def crash_report(
     """
     when = _NEXT.get(reports[-1].when or "", "teardown") if reports else "setup"
     text = f"the test's process {why} during {when}"
-    sections = []
+    sections = list(reports[-1].sections) if reports else []
     if left:
         sections.append(("Leftover processes", "\n".join(left)))
     for name, output in zip(("stdout", "stderr"), _last_output(item.config), strict=True):

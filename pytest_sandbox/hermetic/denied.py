@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pytest_sandbox.errors import HostLacks
-from pytest_sandbox.hermetic.plan import Host, build
+from pytest_sandbox.hermetic.network import OWN
 from pytest_sandbox.hermetic.settings import STARTED
+from pytest_sandbox.hermetic.surroundings import Surroundings
 from pytest_sandbox.hermetic.workshop import Workshop
 
 _WORKSHOP = pytest.StashKey[Workshop]()
@@ -43,7 +44,7 @@ def sandboxes_possible(config: pytest.Config) -> str | None:
         workshop = workshop_of(config)
         try:
             workshop.enter()
-            workshop.try_out(build(Host.here([str(config.rootpath)])))
+            workshop.prove(Surroundings(config).plan(None, OWN))
         except HostLacks as error:
             config.stash[_REASON] = str(error)
         else:

@@ -76,13 +76,13 @@ def pytest_sandbox_container_started(container: Container, request: pytest.Fixtu
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """The maker starts while the tests are collected."""
+    """The first sandboxes are built while the tests are collected."""
     config = session.config
     wanted = settings.default_scope(config) and not config.option.collectonly
     if wanted and not config.pluginmanager.has_plugin("dsession"):
-        from pytest_sandbox.hermetic.denied import workshop_of
+        from pytest_sandbox.hermetic.loop import prepare
 
-        workshop_of(config)
+        prepare(config)
 
 
 @pytest.hookimpl(trylast=True)

@@ -21,6 +21,12 @@ from pytest_sandbox.hermetic.runner import Runner
 from pytest_sandbox.hermetic.services import are_used, lie_in_service
 from pytest_sandbox.hermetic.settings import Asked, asked_of, default_scope, require_full
 from pytest_sandbox.hermetic.units import Unit, go_together, node_of, unit_of
+from pytest_sandbox.marker import runs_in_image
+
+
+def prepare(config: pytest.Config) -> None:
+    """There will be hermetic tests: what they need is got ready while they are collected."""
+    sandboxes_possible(config)
 
 
 def begin(session: pytest.Session) -> None:
@@ -52,6 +58,8 @@ def begin(session: pytest.Session) -> None:
 
 
 def _asked(item: pytest.Item, default: Any) -> Asked | None:
+    if runs_in_image(item):
+        return None  # it is as far away there
     try:
         return asked_of(item, default)
     except ValueError as error:

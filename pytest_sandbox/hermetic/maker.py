@@ -33,7 +33,7 @@ HOST_NAME: Final = "localhost"
 """Of every sandbox: it resolves wherever /etc/hosts is sane."""
 
 
-def main(fd: int) -> None:
+def main(fd: int) -> NoReturn:
     """Serve the socket `fd` until its other end is closed."""
     process.set_parent_death_signal(signal.SIGKILL)
     os.setsid()
@@ -45,8 +45,8 @@ def main(fd: int) -> None:
     while True:
         try:
             message, fds = messages.receive(end)
-        except EOFError:
-            return
+        except (EOFError, ConnectionError):
+            os._exit(0)  # at once: somebody waits for it
         answer: messages.Message
         made: tuple[int, ...] = ()
         try:
@@ -195,7 +195,7 @@ def _serve_in_child(
         clean = not left and reuse.state(handles) == at_first
         if clean:
             reuse.begin_again(handles)
-        messages.send(control, ("clean", clean))
+        messages.send(control, ("clean", clean, bool(left)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -65,13 +66,26 @@ class Host:
     """Paths that are bound as they are: the service's socket."""
     mounts: tuple[str, ...] = ()
     """Mount points of this process's namespace."""
+    shared: tuple[str, ...] = ()
+    """Paths whose writes are to stay."""
+    temporary: str = "/tmp"
+    """Where tempfile puts what is temporary."""
 
     @classmethod
-    def here(cls, visible: Iterable[str], sockets: Iterable[str] = ()) -> Host:
+    def here(
+        cls, visible: Iterable[str], sockets: Iterable[str] = (), shared: Iterable[str] = ()
+    ) -> Host:
         with open("/proc/self/mountinfo") as lines:
             mounts = [_unescaped(line.split(" ", 5)[4]) for line in lines]
         home = os.path.realpath(os.path.expanduser("~"))
-        return cls(home, tuple(visible), tuple(sockets), tuple(dict.fromkeys(mounts)))
+        return cls(
+            home,
+            tuple(visible),
+            tuple(sockets),
+            tuple(dict.fromkeys(mounts)),
+            tuple(shared),
+            os.path.realpath(tempfile.gettempdir()),
+        )
 
 
 def build(host: Host, declared: Iterable[str] | None = None, *, network: str = network.OWN) -> Plan:
@@ -85,6 +99,8 @@ def build(host: Host, declared: Iterable[str] | None = None, *, network: str = n
     fresh = dict(FRESH)
     if host.home != "/" and not any(_below(host.home, path) for path in visible):
         fresh[host.home] = _mode(host.home, 0o700) or 0o700
+    if not any(_below(host.temporary, path) or _below(path, host.temporary) for path in visible):
+        fresh.setdefault(host.temporary, _mode(host.temporary, 0o700))
     plan.operations.append(("root", plan.numbered("/"), _directory_mode("/")))
     for name, path, kind in _entries():
         _plan_entry(plan, host, name, path, kind, fresh, hidden=declared is not None)
@@ -98,6 +114,8 @@ def build(host: Host, declared: Iterable[str] | None = None, *, network: str = n
     for path in host.sockets:
         if os.path.exists(path):
             plan.operations.append(("bind", path, path))
+    for path in host.shared:
+        plan.operations.append(("share", path, path))
     if network != HOST:
         plan.operations.append(("text", "/etc/resolv.conf", _RESOLVER))
     plan.stage = _stage([str(operation[-1]) for operation in plan.operations])

@@ -12,6 +12,7 @@ import pytest
 from pytest_sandbox.hermetic import stream
 from pytest_sandbox.hermetic.crash import how_it_ended
 from pytest_sandbox.hermetic.shell import Shell
+from pytest_sandbox.hermetic.watchdog import Limit
 from pytest_sandbox.hermetic.zygote import Zygote
 
 
@@ -29,6 +30,8 @@ class TestProcess:
         """How it has ended, in words; empty while it has not."""
         self.nodeid = ""
         """Of the test that it has begun last."""
+        self.limit: Limit | None = None
+        """pytest-timeout's for the test that it runs."""
         self.has_left_some = False
         """Whether processes outlived its tests, or it did not end by itself."""
         self.is_left = False
@@ -93,6 +96,12 @@ class Processes:
         """Until it has ended."""
         while not process.over:
             self.hear()
+
+    def hang_up(self) -> None:
+        """Have the zygote end, and with it all its processes, without waiting for it."""
+        for process in self._running.values():
+            process.dismissed = None
+        self._zygote.hang_up()
 
     def close(self) -> None:
         """End the zygote, and with it all its processes."""

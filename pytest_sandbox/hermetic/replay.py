@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from pytest_sandbox.hermetic.traveling_reports import unpacked
 from pytest_sandbox.hermetic.warning import HermeticWarning, record
 
 
@@ -29,9 +30,7 @@ class Replay:
 
     def restored(self, data: dict[str, Any]) -> pytest.TestReport:
         """The report that was sent."""
-        config = self._config
-        hook = config.hook.pytest_report_from_serializable
-        return cast(pytest.TestReport, hook(config=config, data=data))
+        return unpacked(self._config, data)
 
     def warning(
         self,

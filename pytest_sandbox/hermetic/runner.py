@@ -20,6 +20,7 @@ from pytest_sandbox.hermetic.replay import Replay
 from pytest_sandbox.hermetic.shell import Shell
 from pytest_sandbox.hermetic.surroundings import Surroundings
 from pytest_sandbox.hermetic.units import Unit
+from pytest_sandbox.hermetic.watchdog import Limit
 from pytest_sandbox.hermetic.wider import WiderFixtures
 from pytest_sandbox.hermetic.witness import only_failures, witnesses
 from pytest_sandbox.hermetic.workshop import Workshop
@@ -41,7 +42,7 @@ class Runner:
         self._session = session
         self._workshop = workshop
         self._ahead = ahead
-        self._surroundings = Surroundings(session, bound)
+        self._surroundings = Surroundings(session.config, session.items, bound)
         self._wider = WiderFixtures(session, self._shared_network)
         session.config.pluginmanager.register(self._wider, "hermetic-wider")
         self._replay = Replay(session.config)
@@ -103,9 +104,11 @@ class Runner:
     def close(self) -> None:
         """End everything that was made for tests."""
         if self._processes is not None:
-            self._processes.close()
+            self._processes.hang_up()
         if self._workshop is not None:
-            self._workshop.close()
+            self._workshop.hang_up()
+        if self._processes is not None:
+            self._processes.close()
 
     def _bring_up_to_date(self, unit: Unit) -> None:
         """A zygote that has the results of the wider fixtures."""
@@ -250,6 +253,8 @@ class Runner:
             self._replay.left(self._session.items[told[0]], told[1])
         elif kind == "exit":
             raise pytest.exit.Exception(told[0], told[1])
+        elif kind == "limit":
+            process.limit = Limit(time.monotonic(), told[0])
         elif kind == "interrupt":
             raise KeyboardInterrupt
         elif kind == "broken":
@@ -287,7 +292,8 @@ class Runner:
         assert self._processes is not None
         self._processes.wait_for(process)
         left = self._workshop.left(process.shell) if self._workshop and process.shell else []
-        report = crash_report(item, process.over, reports, started, left)
+        how = process.over + (process.limit.told(process.over) if process.limit else "")
+        report = crash_report(item, how, reports, started, left)
         process.failed = True
         self._show_witnessed(process, item, [*reports, report], shown)
         self._replay.finish(item)
@@ -317,9 +323,10 @@ class Runner:
             if process.over:
                 workshop.give_back(shell)
             else:
+                workshop.expect(shell)
                 process.dismissed = lambda: workshop.give_back(shell)
         elif not self._is_wanted(shell, process):
-            workshop.end(shell)
+            workshop.end(shell, wait=process.has_left_some or not process.over)
 
     def _is_wanted(self, shell: Shell, process: TestProcess) -> bool:
         """Whether a witness takes the sandbox over."""

@@ -50,11 +50,11 @@ class Workshop:
         self._end = ours
         self.entered = False
         """Whether it is in its user namespace."""
-        self._ordered: dict[str, deque[Plan]] = {}
         self._orders: deque[Plan] = deque()
         self._building: dict[str, deque[Shell]] = {}
         self._returned: dict[str, deque[Shell]] = {}
         self._taken: set[Shell] = set()
+        self._leaving: set[Shell] = set()
         self._network: Shell | None = None
         self._network_fd = -1
 
@@ -109,14 +109,22 @@ class Workshop:
         self._taken.add(shell)
         return shell
 
-    def try_out(self, plan: Plan) -> None:
-        """Have one built and ready. Raises HostLacks."""
-        shell = self.take(plan, fresh=True)
-        self.give_back(shell)
+    def prove(self, plan: Plan) -> None:
+        """Have one built, and others on their way. Raises HostLacks."""
+        self.order(plan)
+        while not self._building[plan.spec]:
+            self._receive_built()
+        self._finish(self._building[plan.spec][0])
+
+    def expect(self, shell: Shell) -> None:
+        """It is given back as soon as its test's process, which has done all, has ended."""
+        self._taken.discard(shell)
+        self._leaving.add(shell)
 
     def give_back(self, shell: Shell) -> None:
         """No process of ours is in it any more: ask whether it is clean, and do not wait."""
         self._taken.discard(shell)
+        self._leaving.discard(shell)
         try:
             messages.send(shell.control, ("clean",))
         except OSError:
@@ -133,14 +141,20 @@ class Workshop:
             return []
         return list(answer[1])
 
-    def end(self, shell: Shell) -> None:
-        """Kill all that is in the sandbox. Nothing of it is left once this returns."""
+    def end(self, shell: Shell, *, wait: bool = True) -> None:
+        """Kill all that is in the sandbox.
+
+        With `wait` nothing of it is left once this returns. That takes the kernel a while, mostly
+        for the mounts: not needed where no process can be in it but its first.
+        """
         self._taken.discard(shell)
+        self._leaving.discard(shell)
         try:
             pidfd.pidfd_send_signal(shell.pidfd, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        select.select([shell.pidfd], [], [])
+        if wait:
+            select.select([shell.pidfd], [], [])
         shell.control.close()
         os.close(shell.pidfd)
         if shell.uppers >= 0:
@@ -150,27 +164,34 @@ class Workshop:
         """Somebody else ends it now."""
         self._taken.discard(shell)
 
-    def close(self) -> None:
-        """End every sandbox and the maker. A second call does nothing."""
+    def hang_up(self) -> None:
+        """End every sandbox and the maker, without waiting for the latter."""
         self._end.close()
-        self._process.wait()
-        for shells in (*self._building.values(), *self._returned.values(), list(self._taken)):
-            for shell in list(shells):
-                self.end(shell)
-        self._building.clear()
-        self._returned.clear()
+        for shell in list(self._leaving):
+            self.end(shell, wait=False)
+        for shell in list(self._taken):
+            self.end(shell, wait=shell is not self._network)
+        self._end_unused()
         if self._network_fd >= 0:
             os.close(self._network_fd)
             self._network_fd = -1
+
+    def close(self) -> None:
+        """The same, and wait for the maker's end."""
+        self.hang_up()
+        self._process.wait()
 
     def drop_unused(self) -> None:
         """End the sandboxes that are ready or given back: they were built before something that
         all later ones must show."""
         while self._orders:
             self._receive_built()
+        self._end_unused()
+
+    def _end_unused(self) -> None:
         for shells in (*self._building.values(), *self._returned.values()):
             while shells:
-                self.end(shells.popleft())
+                self.end(shells.popleft(), wait=False)
 
     def _joined(self, plan: Plan) -> list[int]:
         """A descriptor of the network namespace that the plan's sandboxes lie in, if there is one
@@ -188,14 +209,17 @@ class Workshop:
             shell = returned.popleft()
             if not select.select([shell.control], [], [], 0)[0]:
                 returned.append(shell)
-            elif _is_clean(shell):
+                continue
+            clean, left = _verdict(shell)
+            if clean:
                 return shell
-            else:
-                self.end(shell)
+            self.end(shell, wait=left)
         return None
 
     def _finish(self, shell: Shell) -> None:
         """Wait until it is built."""
+        if shell.uppers >= 0:
+            return
         try:
             answer, fds = messages.receive(shell.control)
         except EOFError:
@@ -229,12 +253,13 @@ class Workshop:
             raise HostLacks("make sandboxes", why, "sandboxctl doctor") from None
 
 
-def _is_clean(shell: Shell) -> bool:
+def _verdict(shell: Shell) -> tuple[bool, bool]:
+    """Whether the sandbox is clean, and whether processes of the test are in it."""
     try:
         answer, _ = messages.receive(shell.control)
     except (EOFError, OSError):
-        return False
-    return bool(answer[1])
+        return False, False
+    return bool(answer[1]), bool(answer[2])
 
 
 def _roots() -> Sequence[str]:

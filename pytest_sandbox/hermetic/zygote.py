@@ -81,9 +81,13 @@ class Zygote:
             return -1, self._wait(), "the zygote died"
         return number, status, why
 
-    def close(self) -> None:
-        """End it: it has no children any more, or they die with it."""
+    def hang_up(self) -> None:
+        """Have it end; if it has children, they die with it."""
         self._end.close()
+
+    def close(self) -> None:
+        """Hang up, and wait for its end."""
+        self.hang_up()
         self._wait()
 
     def _wait(self) -> int:
@@ -97,6 +101,7 @@ def _become_in_child(
     session: pytest.Session, control: socket.socket, joined: int | None, kept: frozenset[int]
 ) -> NoReturn:
     """Never returns, whatever happens: the caller's stack is pytest's."""
+    running: dict[int, tuple[int, int]] = {}
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if joined is not None:
@@ -108,19 +113,29 @@ def _become_in_child(
         child.prepare_in_zygote(session)
         memory.settle(len(session.items))
         gc.freeze()
-        _serve_in_child(session, control)
+        _serve_in_child(session, control, running)
     except (EOFError, ConnectionError):
+        _end_in_child(running)
         os._exit(0)
     except BaseException as error:
         os.write(2, f"hermetic: the zygote failed: {error!r}\n".encode())
         os._exit(1)
 
 
-def _serve_in_child(session: pytest.Session, control: socket.socket) -> NoReturn:
-    """Fork and reap until pytest is gone."""
+def _end_in_child(running: dict[int, tuple[int, int]]) -> None:
+    """A sandbox ends when all its processes have been waited for, and where a container's first
+    process adopts ours, as CI machines have it, it may never do so."""
+    for held, (_, pid) in running.items():
+        signal.pidfd_send_signal(held, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _serve_in_child(
+    session: pytest.Session, control: socket.socket, running: dict[int, tuple[int, int]]
+) -> NoReturn:
+    """Fork and reap until pytest is gone. `running`: by pidfd, the number and the pid."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    running: dict[int, tuple[int, int]] = {}
     while True:
         for fd, _ in poll.poll():
             if fd != control.fileno():
@@ -170,7 +185,7 @@ def _run_in_child(
     except BaseException as error:
         os.write(2, f"hermetic: entering a sandbox: {error}\n".encode())
         os._exit(1)
-    child.run_in_child(session, socket.socket(fileno=end))
+    child.run_in_child(session, socket.socket(fileno=end), alone=bool(shell))
 
 
 def _give_up_in_child() -> None:
