@@ -8,6 +8,7 @@ ones. `image` is where the test itself runs; `postgres` lists the versions that 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,6 +19,8 @@ import pytest
 _Value = TypeVar("_Value")
 
 NAME = "sandbox"
+IMAGE_VARIABLE: Final = "SANDBOX_TEST_IMAGE"
+"""Set for tests that run in a container of an image: its name."""
 _VERSION: Final = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
 
@@ -49,6 +52,13 @@ def marked(node: pytest.Item | pytest.Collector) -> Marked:
             log_lines=_closest(found.log_lines, outer.log_lines),
         )
     return found
+
+
+def runs_in_image(item: pytest.Item) -> bool:
+    """Whether the marker sends the test into a container of an image; false where it is in one."""
+    if IMAGE_VARIABLE in os.environ or item.get_closest_marker(NAME) is None:
+        return False
+    return marked(item).image is not None
 
 
 def _closest(inner: _Value | None, outer: _Value | None) -> _Value | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_sandbox.manners import explained
-from pytest_sandbox.marker import marked
+from pytest_sandbox.marker import marked, runs_in_image
 from pytest_sandbox.matrix.image import look_into
 from pytest_sandbox.matrix.known import keys, markers
 from pytest_sandbox.matrix.matrix import PROPERTY
 from pytest_sandbox.matrix.remote import SOURCE
-from pytest_sandbox.matrix.workplace import IMAGE_VARIABLE, Workplace
+from pytest_sandbox.matrix.workplace import Workplace
 from pytest_sandbox.options import options_of
 from pytest_sandbox.run_client import RunClient
 from pytest_sandbox.suite import Suite
@@ -42,12 +41,9 @@ _OWN_BEGINNINGS: Final = ("cov", "no_cov", "sandbox_", "hermetic")
 
 def begin(session: pytest.Session) -> None:
     """Take care of the marked tests among those collected, if there are any."""
-    if IMAGE_VARIABLE in os.environ:
-        return
     tests: dict[str, list[str]] = {}
-    for item in session.items:
-        if item.get_closest_marker("sandbox") and (image := marked(item).image):
-            tests.setdefault(image, []).append(item.nodeid)
+    for item in filter(runs_in_image, session.items):
+        tests.setdefault(str(marked(item).image), []).append(item.nodeid)
     if tests:
         session.config.pluginmanager.register(Single(session.config, tests), "sandbox-single")
 
@@ -65,9 +61,9 @@ class Single:
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> bool | None:
-        image = marked(item).image if item.get_closest_marker("sandbox") else None
-        if not image:
+        if not runs_in_image(item):
             return None
+        image = str(marked(item).image)
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports(item, nextitem, image):
             report.user_properties.append((PROPERTY, image))

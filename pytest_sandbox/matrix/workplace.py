@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_sandbox.client.bind import Bind
 from pytest_sandbox.client.options import is_host_image
+from pytest_sandbox.marker import IMAGE_VARIABLE
 
 if TYPE_CHECKING:
     import pytest
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_sandbox.client.session import Client
     from pytest_sandbox.matrix.image import ImagePython
 
-IMAGE_VARIABLE: Final = "SANDBOX_TEST_IMAGE"
-"""Set for tests: the image that they run in."""
 _WAIT: Final = "import signal; signal.pause()"
 _PASSED: Final = ("PYTEST_", "LC_", "PY_COLORS", "FORCE_COLOR", "NO_COLOR", "LANG", "TZ", "CI")
 """Beginnings of the variables that go along; everything else is the image's."""

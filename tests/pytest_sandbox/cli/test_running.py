@@ -80,6 +80,17 @@ def test_an_anonymous_volume_goes_with_its_container(sandboxctl: Sandboxctl, bus
     assert sandboxctl.ok("volume", "ls", "-q") == before
 
 
+def test_it_joins_a_network(sandboxctl: Sandboxctl, busybox: str, running: str) -> None:
+    look = ("readlink", "/proc/self/ns/net")
+    own = sandboxctl.ok("exec", running, *look)
+    joined = ("--network", f"container:{running}")
+    assert sandboxctl.ok("run", "--rm", *joined, busybox, *look) == own
+    assert sandboxctl.ok("run", "--rm", busybox, *look) != own
+    done = sandboxctl("run", "--rm", "--network", "container:no-such", busybox, "true")
+    assert done.returncode == 125
+    assert b"No such container: no-such" in done.stderr
+
+
 def test_input_comes_from_standard_input(sandboxctl: Sandboxctl, busybox: str) -> None:
     data = bytes(range(256)) * 10_000
     assert sandboxctl("run", "--rm", "-i", busybox, "cat", stdin=data).stdout == data

@@ -155,6 +155,8 @@ def test_a_marked_test_runs_in_its_image(live: pytest.Pytester, bare: str, busyb
               for case in cases}  # fmt: skip
     assert images["test_it"] == ["bare-python:1"]
     assert images["test_here"] == []
+    hermetic = live.runpytest_subprocess("--mine=given", "--hermetic", "-k", "test_it or again")
+    hermetic.assert_outcomes(passed=2)
 
 
 @pytest.mark.needs_home_python
