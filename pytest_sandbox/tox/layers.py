@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 _REPOSITORY: Final = "tox"
 _LABEL: Final = "io.pytest-sandbox.tox"
 _PROGRAMS: Final = "io.pytest-sandbox.tox.programs"
-_COMPILE: Final = (f"{ENVIRONMENT}/bin/python", "-m", "compileall", "-q")
+_COMPILE: Final = (
+    f"{ENVIRONMENT}/bin/python",
+    "-c",
+    "import compileall, importlib.util as i; pip = i.find_spec('pip');"
+    "pip and compileall.compile_dir(pip.submodule_search_locations[0], quiet=1)",
+)
 """A new environment's pip is compiled once, not each time that it installs."""
 _WAIT: Final = 0.1
 _UNUSED: Final = 30 * 24 * 3600.0
@@ -181,7 +186,7 @@ class Layers:
         if code:
             return code
         if compiled:
-            job.run(container, (*_COMPILE, f"{ENVIRONMENT}/lib"), env=environ, cwd=cwd)
+            job.run(container, _COMPILE, env=environ, cwd=cwd)
         job.check()
         self.top = self._commit(container, key)
         _tidy(self._client)

@@ -91,12 +91,12 @@ def test_requirements_files_constraints_and_source_directories(packaged: Project
         files={"deps": ["-r requirements.txt", "-c constraints.txt"], "commands": [show]},
         tree={"deps": ["-e ."], "commands": [SHOW]},
     )
+    before = packaged.layers()
     said = packaged.tox()
     assert "has 1.0" in said
     assert f"tree has 1 {packaged.path}/src/mypkg/__init__.py" in said
     made = packaged.layers()
-    packaged.tox("run", "-e", "tree")
-    assert packaged.layers() == made  # of a source directory nothing is kept
+    assert len(made - before) <= 2  # an empty environment, and that of the files
     (packaged.path / "constraints.txt").write_text("beta==2.0\n")
     said = packaged.tox("run", "-e", "files", code=1)
     assert "beta==2.0" in said
