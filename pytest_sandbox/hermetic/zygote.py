@@ -172,7 +172,7 @@ def _run_in_child(
     try:
         end, *shell = fds
         if shell:
-            shared = network == HOST and namespaces.CLONE_NEWNET
+            shared = namespaces.CLONE_NEWNET if network == HOST else 0
             flags = namespaces.CONTAINER & ~namespaces.CLONE_NEWPID & ~shared
             namespaces.setns(shell[0], flags)
             _give_up_in_child()
