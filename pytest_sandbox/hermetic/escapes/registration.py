@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pytest_sandbox.hermetic.escapes.settings import ReportSettings
 from pytest_sandbox.hermetic.escapes.summary import Summary
 from pytest_sandbox.hermetic.escapes.watch import Watch
 from pytest_sandbox.hermetic.escapes.witness import EscapeWitness
+from pytest_sandbox.hermetic.warning import warn
 from pytest_sandbox.hermetic.witness import witnesses, zygote_preparations
 
 
@@ -30,11 +30,10 @@ def watch_tests(config: pytest.Config, settings: ReportSettings, sockets: Iterab
         config.add_cleanup(watch.close)
         zygote_preparations(config).append(watch.install_filter)
     except OSError as error:
-        text = f"hermetic report: connections and names are not seen: {error}"
-        warnings.warn(pytest.PytestWarning(text), stacklevel=2)
+        warn(config, f"connections and names are not seen: {error}")
     config.pluginmanager.register(ProcessWatch(), "hermetic-report-process")
     own = settings._replace(ignored=(*settings.ignored, *_basetemp(config)))
-    witnesses(config).append(EscapeWitness(own, watch))
+    witnesses(config).append(EscapeWitness(config, own, watch))
 
 
 def _basetemp(config: pytest.Config) -> list[str]:

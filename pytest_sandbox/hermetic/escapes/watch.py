@@ -77,16 +77,19 @@ class Watch:
 
     def _hint(self) -> bool:
         try:
-            return bool(self._socket.recv(_PACKET_MAX, socket.MSG_DONTWAIT))
+            return bool(self._packet(socket.MSG_DONTWAIT))
         except BlockingIOError:
             return False
 
+    def _packet(self, flags: int = 0) -> bytes:
+        packet = self._socket.recv(_PACKET_MAX, flags)
+        if not packet:
+            raise ConnectionResetError("the watcher has died, so that connect(2) fails in tests")
+        return packet
+
     def _answer(self) -> dict[str, Any]:
         while True:
-            packet = self._socket.recv(_PACKET_MAX)
-            if not packet:
-                raise ConnectionResetError("hermetic report: the watcher has died")
-            message: dict[str, Any] = json.loads(packet)
+            message: dict[str, Any] = json.loads(self._packet())
             if message:
                 return message
             self._something = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from pytest_sandbox.hermetic.escapes.watch import Watch
 from pytest_sandbox.hermetic.escapes.writes import Writes, ignoring
 from pytest_sandbox.hermetic.network import HOST
 from pytest_sandbox.hermetic.shell import Shell
+from pytest_sandbox.hermetic.warning import warn
 
 TITLE = "hermetic report"
 _BOUND = frozenset(("bind", "tree", "proc", "sys", "dev"))
@@ -44,9 +44,11 @@ class _Sandbox:
 class EscapeWitness:
     """A Witness; see pytest_sandbox.hermetic.witness."""
 
-    def __init__(self, settings: ReportSettings, watch: Watch | None) -> None:
+    def __init__(
+        self, config: pytest.Config, settings: ReportSettings, watch: Watch | None
+    ) -> None:
         """Without a watcher, neither connections nor names are known."""
-        self._settings, self._watch = settings, watch
+        self._config, self._settings, self._watch = config, settings, watch
         self._ignored = ignoring(settings.ignored)
         self._sandboxes: dict[Shell, _Sandbox] = {}
         self._plans: dict[str, _Plan] = {}
@@ -111,8 +113,7 @@ class EscapeWitness:
             return []
 
     def _go_blind(self, error: OSError) -> None:
-        text = f"hermetic report: connections and names are no longer seen: {error}"
-        warnings.warn(pytest.PytestWarning(text), stacklevel=2)
+        warn(self._config, f"connections and names are no longer seen: {error}")
         self._watch = None
 
 
