@@ -11,6 +11,7 @@ import pytest
 
 from pytest_sandbox.cost.events import OpenSpan, Phase, recorder_of
 from pytest_sandbox.departures import Departures
+from pytest_sandbox.hermetic.network import current_network
 from pytest_sandbox.run_client import RunClient
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def _departures_of(client: Client) -> Iterator[Departures]:
     because it does not know what is on its way out."""
     if isinstance(client, RunClient):
         yield client.departures
+        if current_network() is not None:
+            client.departures.settle()  # the next one in this network may want the same port
     else:
         at_once = Departures(client)
         yield at_once
