@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import pytest_sandbox
+import sandboxd
 
 if TYPE_CHECKING:
     from tests.pytest_sandbox.tox.conftest import Project
@@ -114,6 +118,27 @@ def test_the_settings_of_tox(project: Project) -> None:
         line.split(":")[0].strip(): line for line in said.splitlines()[-10:] if "code" in line
     }
     assert sorted(results) == ["b", "d", "f", "h"]
+
+
+def test_tests_of_an_environment_with_services_start_containers_of_their_own(
+    project: Project,
+) -> None:
+    script = (
+        "from pytest_sandbox import connect\n"
+        "with connect(autostart=False) as c:\n"
+        "    print('inner', c.run('host', ['/opt/python/env/bin/alpha']).stdout)\n"
+    )
+    places = {Path(each.__file__ or "").parents[1] for each in (pytest_sandbox, sandboxd)}
+    project.configure(
+        **{
+            "a-pg17": {
+                "commands": [[*PYTHON, script]],
+                "set_env": {"PYTHONPATH": ":".join(map(str, places))},
+                "sandbox_volumes": [f"{place}:{place}:ro" for place in places],
+            }
+        }
+    )
+    assert "inner b'alpha /opt/python/env" in project.tox()
 
 
 def test_notest_recreate_and_the_journal(project: Project) -> None:
