@@ -154,7 +154,7 @@ class Workshop:
         except ProcessLookupError:
             pass
         if wait:
-            select.select([shell.pidfd], [], [])
+            _wait(shell.pidfd)
         shell.control.close()
         os.close(shell.pidfd)
         if shell.uppers >= 0:
@@ -207,7 +207,7 @@ class Workshop:
         returned = self._returned.get(spec, deque())
         for _ in range(len(returned)):
             shell = returned.popleft()
-            if not select.select([shell.control], [], [], 0)[0]:
+            if not _wait(shell.control.fileno(), 0):
                 returned.append(shell)
                 continue
             clean, left = _verdict(shell)
@@ -251,6 +251,13 @@ class Workshop:
         except (EOFError, OSError):
             why = f"its process ended with {self._process.wait()}"
             raise HostLacks("make sandboxes", why, "sandboxctl doctor") from None
+
+
+def _wait(fd: int, milliseconds: int | None = None) -> bool:
+    """Whether the descriptor, of any number, is readable by then."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(milliseconds))
 
 
 def _verdict(shell: Shell) -> tuple[bool, bool]:
