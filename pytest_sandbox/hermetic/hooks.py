@@ -57,6 +57,8 @@ def _what_is_missing(config: pytest.Config) -> str | None:
 
     if (why := sandboxes_possible(config)) is None:
         return None
+    if settings.require_full(config):
+        raise pytest.UsageError(f"--hermetic-require=full: {why}")
     from pytest_sandbox.hermetic.landlocked import describe
 
     return describe(why)

@@ -54,6 +54,7 @@ class EscapeWitness:
         self._plans: dict[str, _Plan] = {}
 
     def sandbox_ready(self, shell: Shell, nodeid: str) -> None:
+        self._forget_ended()
         plan = self._plan(shell.spec)
         writes = Writes(shell.uppers, shell.layout, plan.fresh, self._ignored, plan.covered)
         sandbox = self._sandboxes[shell] = _Sandbox(writes)
@@ -91,6 +92,11 @@ class EscapeWitness:
     def sandbox_ends(self, shell: Shell, nodeid: str, failed: bool) -> bool:
         self._sandboxes.pop(shell, None)
         return False
+
+    def _forget_ended(self) -> None:
+        """Those that were given back and ended without a word to witnesses."""
+        for shell in [each for each in self._sandboxes if each.control.fileno() < 0]:
+            del self._sandboxes[shell]
 
     def _plan(self, spec: str) -> _Plan:
         if spec not in self._plans:
