@@ -37,6 +37,16 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspecs)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, Any, Any]:
+    """A run in images is one of pytest-xdist's; pytest-cov wants to know it as early as this."""
+    known = early_config.known_args_namespace
+    given = early_config.getini("sandbox_image") or os.environ.get("SANDBOX_IMAGE")
+    if (known.sandbox_image or given) and getattr(known, "dist", "") == "no":
+        known.dist = "load"
+    return (yield)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)

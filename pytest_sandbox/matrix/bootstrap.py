@@ -77,6 +77,7 @@ in_image = InImage()
 sys.modules[NAME].pytest_addoption = in_image.pytest_addoption
 sys.modules[NAME].pytest_configure = in_image.pytest_configure
 PLUGINS = ["-p", NAME] + ([] if "xdist" in INSTALLED else ["-p", "xdist.plugin"])
+PLUGINS += ["--dist", "load"]  # pytest-cov looks at it, and no other
 exec(compile(WORKER, FILE, "exec"), {"channel": Channel(channel), "__name__": "__channelexec__"})
 '''
 

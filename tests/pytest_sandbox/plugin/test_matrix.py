@@ -132,8 +132,12 @@ def test_every_test_runs_once_in_every_image(live: pytest.Pytester, bare: str) -
     assert len(told) == 10
     assert told["test_writes[2-host]"] == [{"name": "sandbox_image", "value": "host"}]
     assert not (live.path / "written").exists()
-    again = live.runpytest_subprocess(*images, "--lf", "-k", "differs")
+    covered = ["--cov=test_suite"] if find_spec("pytest_cov") else []
+    again = live.runpytest_subprocess(*images, "--lf", "-k", "differs", *covered)
     again.assert_outcomes(passed=1, failed=1)
+    if covered:
+        # Whole but for the bodies of three tests.
+        again.stdout.re_match_lines([r"test_suite\.py +15 +6 +60%"])
 
 
 @pytest.mark.needs_busybox
