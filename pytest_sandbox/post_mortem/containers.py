@@ -22,7 +22,8 @@ import pytest
 
 from pytest_sandbox.post_mortem import recording
 from pytest_sandbox.post_mortem.copying import TooLarge
-from pytest_sandbox.post_mortem.shelf import Bounds, Shelf
+from pytest_sandbox.post_mortem.settings import Bounds
+from pytest_sandbox.post_mortem.shelf import Shelf
 from pytest_sandbox.post_mortem.state import REPORT, VOLUMES, ContainerState, State
 
 if TYPE_CHECKING:

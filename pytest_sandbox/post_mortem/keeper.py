@@ -15,7 +15,8 @@ import pytest
 from pytest_sandbox.hermetic.shell import Shell
 from pytest_sandbox.post_mortem import recording
 from pytest_sandbox.post_mortem.copying import Copier, TooLarge
-from pytest_sandbox.post_mortem.shelf import Bounds, Shelf
+from pytest_sandbox.post_mortem.settings import Bounds
+from pytest_sandbox.post_mortem.shelf import Shelf
 from pytest_sandbox.post_mortem.state import REPORT, UPPERS, VOLUMES, ContainerState, State
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 import pytest
-
-if TYPE_CHECKING:
-    from pytest_sandbox.post_mortem.shelf import Bounds
 
 COUNT: Final = "sandbox_keep_count"
 SIZE: Final = "sandbox_keep_size"
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class Bounds(NamedTuple):
+    """How much is kept: this many states, of this many bytes altogether."""
+
+    count: int
+    size: int
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -32,6 +36,4 @@ def bounds(config: pytest.Config) -> Bounds | None:
         raise pytest.UsageError(f"{SIZE}={size}: it is no number of bytes, such as 64m")
     if int(count) == 0:
         return None
-    from pytest_sandbox.post_mortem.shelf import Bounds
-
     return Bounds(int(count), int(amount[1]) * _UNITS[amount[2]])

@@ -13,12 +13,12 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import uuid4
 
 from pytest_sandbox.post_mortem import state as states
+from pytest_sandbox.post_mortem.settings import Bounds
 from pytest_sandbox.post_mortem.state import State
 from sandboxd.paths import private_directory, state_root
 
@@ -36,14 +36,6 @@ class Kept(NamedTuple):
     @property
     def id(self) -> str:
         return self.path.name
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """How much is kept: this many states, of this many bytes altogether."""
-
-    count: int
-    size: int
 
 
 class Shelf:

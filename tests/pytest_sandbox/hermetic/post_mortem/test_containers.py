@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_sandbox import connect
-from pytest_sandbox.post_mortem.shelf import Bounds, Shelf
+from pytest_sandbox.post_mortem.settings import Bounds
+from pytest_sandbox.post_mortem.shelf import Shelf
 from tests.conftest import Service
 
 pytestmark = pytest.mark.needs_userns

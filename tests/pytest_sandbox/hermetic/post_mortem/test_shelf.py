@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pytest_sandbox.post_mortem.copying import Copier, TooLarge
-from pytest_sandbox.post_mortem.shelf import Bounds, Kept, Shelf, remove_tree
+from pytest_sandbox.post_mortem.settings import Bounds
+from pytest_sandbox.post_mortem.shelf import Kept, Shelf, remove_tree
 from pytest_sandbox.post_mortem.state import ContainerState, State
 
 
