@@ -38,11 +38,17 @@ class Suite(NamedTuple):
 
 
 SUITES = (
-    Suite("click", "8.3.0", ("tests", "-m", "not stress"), quick=False),
+    Suite("click", "8.5.1", ("tests", "-m", "not stress"), quick=False),
     Suite("jinja2", "3.1.6", needs=("trio",)),
-    Suite("pluggy", "1.6.0", ("testing", "--ignore=testing/benchmark.py")),
+    Suite("pluggy", "1.7.0", ("testing", "--ignore=testing/benchmark.py")),
     Suite("itsdangerous", "2.2.0", needs=("freezegun",)),
-    Suite("packaging", "25.0", ("tests/test_markers.py", "tests/test_tags.py"), ("pretend",)),
+    Suite(
+        "packaging",
+        "25.0",
+        ("tests/test_markers.py", "tests/test_tags.py"),
+        ("pretend",),
+        quick=False,
+    ),
     Suite("markupsafe", "3.0.2"),
     Suite("iniconfig", "2.1.0", ("testing",)),
     Suite("toolz", "1.0.0", ("toolz", "tlz")),
@@ -167,7 +173,9 @@ def _line(suite: Suite, mode: str, run: Run, differing: str) -> None:
 
 
 def _call(command: Sequence[str]) -> None:
-    subprocess.run(command, check=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class JunitCompanion(Companion):
 
 
 class _Attributes:
-    """In a test's process: puts them onto the report of the phase that recorded them."""
+    """In a test's process: puts those that are known by then onto the report of each phase."""
 
     def __init__(self, xml: LogXML) -> None:
         self._xml = xml
@@ -53,7 +53,7 @@ class _Attributes:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
         key = (getattr(report, "id", report.nodeid), None)
-        reporter: Any = self._xml.node_reporters.pop(key, None)
+        reporter: Any = self._xml.node_reporters.get(key)
         if reporter is not None and reporter.attrs:
             setattr(report, _ATTRIBUTES, {k: str(v) for k, v in reporter.attrs.items()})
 

@@ -202,8 +202,10 @@ DJANGO_TESTS = """
 
 @pytest.mark.needs_pip_index
 def test_django(project: Project, plugins_apart: Path) -> None:
+    """Its TestCase opens the database for a class: that needs a sandbox for the class or module."""
     project.environ["PYTHONPATH"] = str(plugins_apart)
     project.write(test_shop=DJANGO_TESTS, settings=DJANGO_SETTINGS, **DJANGO_APP)
     project.ini("DJANGO_SETTINGS_MODULE = settings", "pythonpath = .")
-    run = project.same("+django", "-rA")
+    run = project.same("+django", "-rA", scopes=("--hermetic",))
+    project.same("+django", "-rA", "-k", "not TestOld", scopes=("--hermetic=function",))
     assert run.summary == "1 failed, 5 passed in Ns"

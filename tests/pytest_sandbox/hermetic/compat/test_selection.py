@@ -23,7 +23,6 @@ FAILURES = """
     @pytest.fixture(scope="module")
     def to_be_torn_down():
         yield
-        print("torn down after the stop")
 
     def test_4(to_be_torn_down): assert 0
     def test_5(): assert 0

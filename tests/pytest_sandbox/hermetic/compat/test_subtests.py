@@ -15,7 +15,6 @@ pytestmark = [
 ]
 
 SUBTESTS = """
-    import unittest
     import pytest
 
     def test_one_fails(subtests):
@@ -39,6 +38,10 @@ SUBTESTS = """
         with subtests.test("first"):
             assert 0, "in the subtest"
         assert 0, "in the test"
+"""
+
+UNITTEST = """
+    import unittest
 
     class TestOld(unittest.TestCase):
         def test_sub(self):
@@ -58,3 +61,14 @@ def test_subtests_are_reported_as_in_a_plain_run(project: Project) -> None:
 def test_a_failed_subtest_stops_the_run(project: Project) -> None:
     project.write(test_sub=SUBTESTS)
     project.same("-x")
+
+
+def test_subtests_of_unittest(project: Project) -> None:
+    """In a plain run their lines on the terminal are lost in the test's captured output."""
+    project.write(test_old=UNITTEST)
+    plain = project.run()
+    for scope in ("--hermetic", "--hermetic=function"):
+        run = project.run(scope)
+        assert run.outcomes() == plain.outcomes()
+        assert run.summary == plain.summary
+        assert run.ret == plain.ret
