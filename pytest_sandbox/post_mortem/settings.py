@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 import pytest
 
@@ -12,7 +13,8 @@ SIZE: Final = "sandbox_keep_size"
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-class Bounds(NamedTuple):
+@dataclass(frozen=True)
+class Bounds:
     """How much is kept: this many states, of this many bytes altogether."""
 
     count: int
