@@ -147,8 +147,7 @@ def run_in_child(session: pytest.Session, end: socket.socket, *, alone: bool) ->
     except BaseException as error:
         _tell_the_worst(end, error)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         os._exit(code)
 
 
@@ -205,7 +204,17 @@ def _run(
 
 def _take_leave(session: pytest.Session, sender: Sender) -> None:
     told = [companion.child_ends() for companion in companions.of(session.config)]
+    _flush()  # whoever has heard "bye" may end this sandbox
     sender.send("bye", told)
+
+
+def _flush() -> None:
+    for shown in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            if shown is not None:
+                shown.flush()
+        except (OSError, ValueError):
+            continue  # closed, or nobody reads it
 
 
 def _forget_foreign_nodes(session: pytest.Session, item: pytest.Item) -> None:
