@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,11 @@ class SharedTerminal(Companion):
         def lift_together() -> Generator[None]:
             with lift():
                 sender.wait_for_pytest()
-                yield
+                try:
+                    yield
+                finally:
+                    # Both processes write to it, each from a buffer of its own.
+                    sys.stdout.flush()
+                    sys.stderr.flush()
 
         manager.global_and_fixture_disabled = lift_together
