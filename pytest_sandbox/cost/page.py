@@ -49,7 +49,7 @@ def page(run: Run, project: str) -> str:
         "chips": "".join(_chips(run, outcomes)),
         "legend": "".join(
             f'<span><i class="k-{kind}"></i>{kind}</span>'
-            for kind in (*(k for k in OUTCOMES if outcomes[k]), *_phases(run), "container")
+            for kind in (*(k for k in OUTCOMES if outcomes[k]), *_phases(run))
         ),
         "failures": _failures(run, anchors, texts),
         "escapes": _escapes(run),
@@ -133,7 +133,8 @@ def _nav(parts: dict[str, str], run: Run) -> str:
 
 def _phases(run: Run) -> list[str]:
     seen = {span.phase for _, span in run.spans}
-    return [phase for phase in (*PHASES, "setup") if phase in seen]
+    phases = [phase for phase in (*PHASES, "setup") if phase in seen]
+    return [*phases, "container"] if run.lives else [*phases]
 
 
 def _section(name: str, count: int, body: Iterable[str]) -> str:

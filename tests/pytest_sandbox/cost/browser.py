@@ -68,6 +68,7 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.dark(False)
 
     def call(self, method: str, **parameters: Any) -> Any:
         """One command of the protocol, and its result."""
@@ -139,9 +140,10 @@ class Browser:
         return data
 
     def dark(self, dark: bool) -> None:
-        """What the system prefers."""
-        value = "dark" if dark else "light"
-        features = [{"name": "prefers-color-scheme", "value": value}]
+        """What the system prefers; in any case a page that stays where it was scrolled to."""
+        scheme = "dark" if dark else "light"
+        chosen = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in chosen.items()]
         self.call("Emulation.setEmulatedMedia", features=features)
         self.settle()
 

@@ -11,6 +11,7 @@ import pytest
 from pytest_sandbox.cost.page import page
 from tests.pytest_sandbox.cost.browser import Browser
 from tests.pytest_sandbox.cost.made_up import made_up
+from tests.pytest_sandbox.cost.test_runs import SERVICES
 
 pytestmark = pytest.mark.needs_chromium
 
@@ -116,6 +117,27 @@ def test_it_is_drawn_in_light_and_in_dark(small: Browser) -> None:
     small.click("#theme")
     assert small.js(corner)[:3] == [255, 255, 255]
     assert small.js("getComputedStyle(document.body).backgroundColor") == "rgb(246, 247, 249)"
+
+
+@pytest.mark.needs_userns
+@pytest.mark.needs_xdist
+def test_a_real_run_of_two_workers(browser: Browser, live: pytest.Pytester, tmp_path: Path) -> None:
+    live.makepyfile(SERVICES.replace("SEED", "browser"))
+    live.runpytest_subprocess("-n2", "--sandbox-report=run.html").assert_outcomes(
+        passed=3, failed=1
+    )
+    browser.errors.clear()
+    browser.open(live.path / "run.html")
+    browser.click("[data-step=failed]")
+    assert "test_web[2]" in browser.text("#details h3")
+    assert "start web" in browser.text("#details")
+    browser.click("#details a")
+    assert "assert 2 != 2" in browser.text("#failure-0 pre")
+    assert "snapshot site" in browser.text("#costs")
+    browser.click("#containers details summary")
+    assert browser.js("document.querySelector('#containers details').open")
+    assert browser.screenshot(tmp_path / "real.png")[:4] == b"\x89PNG"
+    assert browser.errors == []
 
 
 def test_5000_tests_are_few_nodes(browser: Browser, tmp_path: Path) -> None:
