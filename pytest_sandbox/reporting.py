@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_sandbox.container_state import state_phrase
 from pytest_sandbox.errors import NotFound, SandboxError
 from pytest_sandbox.marker import marked
 from pytest_sandbox.options import options_of
-from pytest_sandbox.service_process import signal_name
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.container import Container
@@ -97,18 +97,6 @@ def _state_and_log(container: Container, began: float, lines: int) -> tuple[str,
     state = container.inspect()["State"]
     log = container.logs(since=began, tail=lines + 1).decode(errors="replace")
     return state_phrase(state), last_lines(log, lines)
-
-
-def state_phrase(state: dict[str, Any]) -> str:
-    """Docker's `State` in a few words: `running`, `exit code 3`, `exit code 137, SIGKILL`…"""
-    if state["Status"] not in ("exited", "dead"):
-        return str(state["Status"])
-    words = [f"exit code {state['ExitCode']}"]
-    if state["ExitCode"] > 128 and (name := signal_name(state["ExitCode"] - 128)):
-        words.append(name)
-    if state.get("OOMKilled"):
-        words.append("out of memory")
-    return ", ".join(words)
 
 
 def last_lines(text: str, count: int) -> str:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_sandbox.container_state import state_phrase
 from pytest_sandbox.cost.events import Life, Recorder, now
 from pytest_sandbox.errors import SandboxError
-from pytest_sandbox.reporting import state_phrase
 
 if TYPE_CHECKING:
     from pytest_sandbox.client.container import Container

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox.hermetic.companions import Companion
+from pytest_sandbox.hermetic.companion import Companion
 
 if TYPE_CHECKING:
     from coverage import Coverage

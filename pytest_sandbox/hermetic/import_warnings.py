@@ -11,7 +11,7 @@ import warnings
 from types import FrameType
 from typing import Any, Final
 
-from pytest_sandbox.hermetic.companions import Companion
+from pytest_sandbox.hermetic.companion import Companion
 
 _MARK: Final = "_hermetic_import"
 _IMPORTING: Final = "<frozen importlib._bootstrap>"

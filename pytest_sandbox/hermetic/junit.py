@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from _pytest.junitxml import xml_key
 
-from pytest_sandbox.hermetic.companions import Companion
+from pytest_sandbox.hermetic.companion import Companion
 
 if TYPE_CHECKING:
     from _pytest.junitxml import LogXML

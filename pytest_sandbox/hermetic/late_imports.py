@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from pytest_sandbox.hermetic.companions import Companion
+from pytest_sandbox.hermetic.companion import Companion
 
 _IMPORTED_AT_THE_END: Final = {"_hypothesis_pytestplugin": "hypothesis"}
 

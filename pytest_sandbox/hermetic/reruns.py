@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox.hermetic.companions import Companion
+from pytest_sandbox.hermetic.companion import Companion
 
 
 class RerunCompanion(Companion):

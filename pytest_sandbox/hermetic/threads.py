@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from pytest_sandbox.hermetic.companions import Companion
+from pytest_sandbox.hermetic.companion import Companion
 from pytest_sandbox.hermetic.warning import warn
 
 _HARMLESS: Final = ("pytest_timeout ", "execnet")

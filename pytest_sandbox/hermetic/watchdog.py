@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from pytest_sandbox.hermetic.companions import Companion
+from pytest_sandbox.hermetic.companion import Companion
 from sandboxd.linux.syscalls import libc
 
 GRACE: Final = 3.0

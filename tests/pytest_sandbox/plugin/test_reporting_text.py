@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_sandbox.reporting import LINE_MAX, last_lines, service_log_since, state_phrase
+from pytest_sandbox.container_state import state_phrase
+from pytest_sandbox.reporting import LINE_MAX, last_lines, service_log_since
 
 
 @pytest.mark.parametrize(
