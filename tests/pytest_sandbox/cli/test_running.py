@@ -155,7 +155,7 @@ def test_a_reader_that_leaves_ends_it_quietly(sandboxctl: Sandboxctl, busybox: s
     assert process.stdin is not None
     process.stdin.close()
     process.stderr.close()
-    assert process.wait() == 1
+    assert process.wait() == -signal.SIGPIPE
 
 
 def test_a_terminal_of_the_same_size(sandboxctl: Sandboxctl, busybox: str) -> None:

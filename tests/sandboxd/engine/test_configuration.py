@@ -175,7 +175,6 @@ def test_health_checks_merge_with_the_images() -> None:
     "host",
     [
         {"Privileged": True},
-        {"NetworkMode": "host"},
         {"NetworkMode": "container:"},
         {"NetworkMode": "mine"},
         {"PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": ""}]}},

@@ -54,7 +54,6 @@ class Layer:
         if kind == "hard" and content in self.skipped:
             self.skipped.add(path)
             return
-        self.skipped.discard(path)
         self._parents(path)
         if kind == "whiteout":
             self.hidden.add(path)
@@ -63,6 +62,7 @@ class Layer:
         elif kind == "hard":
             self._link(path, content)
         elif kind == "dir" and path in self.tree and self.tree[path].kind == "dir":
+            self.skipped.discard(path)
             self.tree[path] = Entry("dir", mode)
         else:
             self._replace(path, Entry(kind, mode, content))
@@ -80,6 +80,7 @@ class Layer:
         self.tree = {at: kept for at, kept in self.tree.items() if not at.startswith(below)}
         self.hidden = {at for at in self.hidden if not at.startswith(below)}
         self.opaque = {at for at in self.opaque if at != path and not at.startswith(below)}
+        self.skipped.discard(path)
         self.tree[path] = entry
 
     def _parents(self, path: str) -> None:

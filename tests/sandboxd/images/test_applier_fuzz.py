@@ -140,6 +140,15 @@ def test_random_layers_mean_what_the_specification_says(
             ]
         )
         @example(
+            [
+                [
+                    _mark("device", "c"),
+                    _mark("whiteout", "c"),
+                    {"kind": "hard", "path": "a", "content": "c"},
+                ]
+            ]
+        )
+        @example(
             [[_mark("device", "c"), _file("c"), {"kind": "hard", "path": "a", "content": "c"}]]
         )
         def check(layers: list[list[Member]]) -> None:
