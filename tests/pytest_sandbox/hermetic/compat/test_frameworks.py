@@ -208,6 +208,7 @@ def test_hypothesis_that_only_children_import(project: Project) -> None:
 
 
 def test_the_examples_database_of_hypothesis_persists(project: Project) -> None:
+    project.environ.pop("CI", None)  # there hypothesis keeps none
     project.write(test_early=f"import hypothesis\n{dedent(HYPOTHESIS)}")
     project.run("+hypothesis", "-k", "imports_it_late", "--hermetic")
     found = [path for path in (project.path / ".hypothesis").rglob("*") if path.is_file()]
