@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Generator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -80,7 +81,8 @@ class CoverageCompanion(Companion):
             self._told.add_lines(files)
         self._told.add_file_tracers(tracers)
         for name, data in written.items():
-            with open(name, "wb") as file:
+            # One that is there is another worker's, seen through the sandbox, perhaps half-written.
+            with suppress(FileExistsError), open(name, "xb") as file:
                 file.write(data)
 
     @pytest.hookimpl(wrapper=True, trylast=True)

@@ -163,12 +163,15 @@ class Runner:
             self._waiting = following, self._new_process(following)
 
     def _forget_waiting(self) -> None:
-        """End the process that was forked ahead: it does not fit what comes."""
+        """End the process that was forked ahead, or has run tests of its unit: it does not fit
+        what comes."""
         if self._waiting is None:
             return
         _, process = self._waiting
         self._waiting = None
         process.tell("bye")
+        if process.nodeid and not process.over:
+            self._follow(process, ())  # what it has measured
         self._leave(process, reusable=True)
 
     def _begin(
