@@ -9,7 +9,7 @@ import signal
 from typing import Final
 
 from sandboxd.linux import syscalls
-from sandboxd.linux.syscalls import checked, libc, syscall
+from sandboxd.linux.syscalls import checked, libc, syscall, syscall_in_lock
 
 CLONE_NEWTIME: Final = 0x00000080
 CLONE_NEWNS: Final = 0x00020000
@@ -67,12 +67,12 @@ def fork_into(flags: int = 0) -> tuple[int, int]:
     """clone3(2), Linux 5.3, with CLONE_PIDFD: fork into fresh namespaces.
 
     Returns (pid, pidfd) in the parent and (0, -1) in the child. No hook of Python's own fork runs:
-    for single-threaded callers only, and the child must not rely on os.register_at_fork.
+    the child must not rely on os.register_at_fork, nor on a lock that another thread may hold.
     """
     pidfd = ctypes.c_int(-1)
     args = _CloneArgs(flags | _CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0)
     size = ctypes.c_size_t(ctypes.sizeof(args))
-    pid = syscall("clone3", hex(flags), syscalls.SYS_CLONE3, ctypes.byref(args), size)
+    pid = syscall_in_lock("clone3", hex(flags), syscalls.SYS_CLONE3, ctypes.byref(args), size)
     return pid, (pidfd.value if pid else -1)
 
 

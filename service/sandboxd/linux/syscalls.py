@@ -14,6 +14,8 @@ from typing import Final
 libc: Final = ctypes.CDLL(None, use_errno=True)
 _syscall: Final = libc.syscall
 _syscall.restype = ctypes.c_long
+_syscall_in_lock: Final = ctypes.PyDLL(None, use_errno=True).syscall
+_syscall_in_lock.restype = ctypes.c_long
 
 SYS_PIDFD_SEND_SIGNAL: Final = 424
 SYS_OPEN_TREE: Final = 428
@@ -66,3 +68,9 @@ def checked(call: str, result: int, path: str | bytes | int = "") -> int:
 def syscall(call: str, path: str | bytes | int, number: int, *args: object) -> int:
     """syscall(2): a raw call whose failure names `call` and `path`."""
     return checked(call, _syscall(ctypes.c_long(number), *args), path)
+
+
+def syscall_in_lock(call: str, path: str | bytes | int, number: int, *args: object) -> int:
+    """The same without giving up the interpreter's lock, for calls that fork: in the child no
+    other thread could give it back."""
+    return checked(call, _syscall_in_lock(ctypes.c_long(number), *args), path)

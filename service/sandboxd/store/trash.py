@@ -77,7 +77,6 @@ class Worker:
                 # Left where it is; the next start of the service tries again.
                 _log.warning("cannot delete what was discarded: %s", error)
 
-
     def _may_go_on(self) -> bool:
         return not self._makers or self._deadline != math.inf
 

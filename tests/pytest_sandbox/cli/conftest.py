@@ -86,7 +86,9 @@ class Terminal:
         wanted = text.encode()
         while wanted not in self.seen:
             assert select.select([self.fd], [], [], seconds)[0], f"no {text!r} in {self.seen!r}"
-            self.seen += self._read()
+            block = self._read()
+            assert block, f"it ended without {text!r}: {self.seen!r}"
+            self.seen += block
         self.seen = self.seen.partition(wanted)[2]
 
     def wait(self) -> int:

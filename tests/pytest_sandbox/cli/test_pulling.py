@@ -45,7 +45,7 @@ def test_the_name_alone_is_printed_where_nobody_looks(sandboxctl: Sandboxctl, im
 
 def test_bars_are_for_people(sandboxctl: Sandboxctl, image: str) -> None:
     terminal = sandboxctl.on_terminal("pull", image)
-    terminal.expect("Download")
+    terminal.expect("Pull complete")
     terminal.expect(image)
     assert terminal.wait() == 0
 
